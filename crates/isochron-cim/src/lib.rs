@@ -1,0 +1,31 @@
+//! CIM itself, as DMTF's DSP0004 defines it: types and values, classes and
+//! instances, object paths, MOF, a class repository, and the operations that a
+//! CIM server offers ([`CimServer`], after DSP0200's intrinsic methods).
+//!
+//! Pure: no I/O, no protocol, no knowledge of any particular schema. The
+//! protocol rooms (CIM-XML, WS-Management) turn bytes into these types and call
+//! a [`CimServer`]; the provider room implements one.
+
+mod class;
+mod datetime;
+mod error;
+mod instance;
+pub mod mof;
+mod name;
+mod path;
+mod repository;
+mod server;
+mod value;
+
+pub use class::{Class, Flavor, Method, Parameter, PropertyDecl, Qualifier, QualifierDecl, Scope};
+pub use datetime::{DateTime, ParseDateTimeError};
+pub use error::{CimError, Status};
+pub use instance::{Instance, Property};
+pub use name::Name;
+pub use path::{ObjectPath, ParsePathError};
+pub use repository::{AssociationEnd, Place, Repository, SchemaError};
+pub use server::{
+    AssociationFilter, CimServer, ClassQuery, InstanceStream, Invocation, MethodTarget, Outcome,
+    Principal, RequestContext,
+};
+pub use value::{CimType, Embedded, TypedValue, Value, ValueError};
