@@ -1,0 +1,35 @@
+//! The engine: machines, collections, snapshots of whole collections, the cut,
+//! jobs and recovery.
+//!
+//! It knows three ports and nothing behind them: [`Hypervisor`] (with
+//! [`LiveMachine`] and [`Guard`]), [`Store`] and [`Clock`]. No protocol enters
+//! here, and no word of QEMU's.
+//!
+//! One way through it: [`Engine::create_snapshot`] checks everything that can be
+//! checked (`cut::plan`), holds collection and members against other operations
+//! (`gate`), starts a job (`jobs`) and returns. The job makes the cut
+//! (`cut::run`): its journal is written first, one transaction makes the snapshot
+//! real, and every failure is taken back by the journal (`recovery`), in the same
+//! way as at the next start after our death. What a failed cut or a destroyed
+//! snapshot leaves of layers is merged by `layers`.
+
+mod apply;
+mod collections;
+mod cut;
+mod destroy;
+mod engine;
+mod error;
+mod gate;
+mod jobs;
+mod journal;
+mod layers;
+mod machines;
+pub mod model;
+pub mod ports;
+mod records;
+mod recovery;
+
+pub use engine::{Config, CreateSnapshot, Deadlines, Engine, Event, Started};
+pub use error::{EngineError, ErrorKind};
+pub use machines::{DiskView, MachineView};
+pub use ports::{Clock, Guard, Hypervisor, LiveMachine, Store};

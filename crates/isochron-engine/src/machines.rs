@@ -1,0 +1,481 @@
+//! Machines: defining, attaching, starting, stopping.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::collections::{check_name, exists};
+use crate::cut::resume;
+use crate::layers::chain;
+use crate::model::{
+    Definition, Disk, DiskDefinition, Layer, LayerId, Machine, MachineId, Origin, Power,
+};
+use crate::ports::{LiveMachine, Start};
+use crate::records::{layer_key, machine_key, machine_name_key};
+use crate::recovery::files;
+use crate::{Engine, EngineError, ErrorKind};
+
+/// A machine as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineView {
+    /// Its record.
+    pub machine: Machine,
+    /// What it does.
+    pub power: Power,
+    /// Its process, where it is known.
+    pub process_id: Option<u32>,
+    /// Its disks' chains.
+    pub disks: Vec<DiskView>,
+}
+
+/// A disk as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiskView {
+    /// Its name.
+    pub name: String,
+    /// The chain, the active layer first: that one's file is what the machine has
+    /// to be started from.
+    pub chain: Vec<Layer>,
+    /// Why it cannot be snapshotted, if it cannot.
+    pub excluded: Option<String>,
+}
+
+impl Engine {
+    /// Defines a machine that we start.
+    ///
+    /// # Errors
+    /// `InvalidParameter` a definition that cannot be; `Exists` a name, identifier
+    /// or image in use.
+    pub async fn define_machine(&self, mut definition: Definition) -> Result<Machine, EngineError> {
+        check_name(&definition.name)?;
+        for (index, disk) in definition.disks.iter_mut().enumerate() {
+            if disk.name.is_empty() {
+                disk.name = format!("disk{index}");
+            }
+        }
+        for (index, disk) in definition.disks.iter().enumerate() {
+            if definition.disks[..index]
+                .iter()
+                .any(|other| other.name == disk.name)
+            {
+                return Err(EngineError::invalid(format!(
+                    "two disks are named {}",
+                    disk.name
+                )));
+            }
+        }
+        let excluded = self.inner.hypervisor.check(&definition).await?;
+        let id = definition.id.unwrap_or_else(MachineId::new);
+        definition.id = Some(id);
+        let disks = definition.disks.iter().zip(excluded);
+        let (disks, layers) = disks
+            .map(|(disk, excluded)| root(id, disk, excluded))
+            .unzip();
+        self.add(
+            Machine {
+                id,
+                name: definition.name.clone(),
+                origin: Origin::Launched,
+                definition,
+                disks,
+                current: None,
+                last_applied: None,
+                notes: String::new(),
+                created_at: self.inner.clock.now(),
+            },
+            layers,
+        )
+        .await
+    }
+
+    /// Makes a machine known whose process is its owner's.
+    ///
+    /// # Errors
+    /// `InvalidState` the socket is not there or does not answer; `Exists` name or
+    /// image in use.
+    pub async fn attach_machine(
+        &self,
+        name: &str,
+        qmp: PathBuf,
+        guest_agent: Option<PathBuf>,
+    ) -> Result<Machine, EngineError> {
+        check_name(name)?;
+        let id = MachineId::new();
+        let definition = Definition {
+            name: name.to_owned(),
+            id: Some(id),
+            memory_mib: 0,
+            cpus: 0,
+            machine: String::new(),
+            accel: crate::model::Accelerator::Auto,
+            kernel: None,
+            initrd: None,
+            append: None,
+            firmware: None,
+            serial_log: None,
+            guest_agent: guest_agent.is_some(),
+            extra_args: Vec::new(),
+            disks: Vec::new(),
+            nics: Vec::new(),
+        };
+        let mut machine = Machine {
+            id,
+            name: name.to_owned(),
+            origin: Origin::Attached {
+                qmp: qmp.clone(),
+                guest_agent,
+            },
+            definition,
+            disks: Vec::new(),
+            current: None,
+            last_applied: None,
+            notes: String::new(),
+            created_at: self.inner.clock.now(),
+        };
+        let live =
+            self.inner.hypervisor.live(&machine).await?.ok_or_else(|| {
+                EngineError::state(format!("nobody answers on {}", qmp.display()))
+            })?;
+        if let Some(machine_type) = live.machine_type().await? {
+            machine.definition.machine = machine_type;
+        }
+        let mut layers = Vec::new();
+        for truth in live.disks().await? {
+            let disk = DiskDefinition {
+                name: truth.name,
+                path: truth.path,
+                format: truth.format,
+                cache: crate::model::Cache::default(),
+                read_only: truth.read_only,
+            };
+            let (disk_now, layer) = root(id, &disk, truth.excluded);
+            machine.definition.disks.push(disk);
+            machine.disks.push(disk_now);
+            layers.push(layer);
+        }
+        self.add(machine, layers).await
+    }
+
+    async fn add(&self, machine: Machine, layers: Vec<Layer>) -> Result<Machine, EngineError> {
+        let taken: Vec<Layer> = self.inner.records.list().await?;
+        for layer in &layers {
+            let shared = machine
+                .disks
+                .iter()
+                .any(|disk| disk.active == layer.id && disk.read_only);
+            if !shared && taken.iter().any(|other| other.path == layer.path) {
+                return Err(exists(format!(
+                    "the image {} belongs to another machine",
+                    layer.path.display()
+                )));
+            }
+        }
+        let mut transaction = self.inner.records.begin().await;
+        if transaction.exists(&machine_key(machine.id)).await? {
+            return Err(exists(format!("a machine {} exists already", machine.id)));
+        }
+        if transaction.exists(&machine_name_key(&machine.name)).await? {
+            return Err(exists(format!(
+                "a machine named {} exists already",
+                machine.name
+            )));
+        }
+        transaction.put(&machine)?;
+        transaction.put_index(machine_name_key(&machine.name), &machine.id)?;
+        for layer in &layers {
+            transaction.put(layer)?;
+        }
+        transaction.commit().await?;
+        Ok(machine)
+    }
+
+    /// Forgets a machine. Its images stay, and the process of an attached one.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidState` while we run it, while it is a member of a
+    /// collection, or while it has snapshots.
+    pub async fn undefine_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let machine = self.machine(id).await?;
+        let pass = self.inner.enter_machines("it is being undefined", [id])?;
+        if let Some(collection) = self.collections_with(id).await?.first() {
+            return Err(EngineError::state(format!(
+                "machine {} is a member of collection {}; remove it there first",
+                machine.name, collection.name
+            )));
+        }
+        if let Some(snapshot) = self.snapshots_with(id).await?.first() {
+            return Err(EngineError::state(format!(
+                "machine {} is part of snapshot {} ({}); destroy that first",
+                machine.name, snapshot.name, snapshot.id
+            )));
+        }
+        if !machine.attached() && self.power(id).await? != Power::Off {
+            return Err(EngineError::state(format!(
+                "machine {} has a process; stop it first",
+                machine.name
+            )));
+        }
+        let layers = self.inner.records.layers(id).await?;
+        let mut transaction = self.inner.records.begin().await;
+        let machine: Machine = transaction.require(&machine_key(id)).await?;
+        transaction.delete(machine_key(id));
+        transaction.delete(machine_name_key(&machine.name));
+        for layer in layers {
+            transaction.delete(layer_key(id, layer.id));
+        }
+        transaction.collected(id);
+        transaction.commit().await?;
+        drop(pass);
+        Ok(())
+    }
+
+    /// Gives a machine another name.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidParameter` name; `Exists` name in use.
+    pub async fn rename_machine(&self, id: MachineId, name: &str) -> Result<(), EngineError> {
+        check_name(name)?;
+        let mut transaction = self.inner.records.begin().await;
+        let mut machine: Machine = transaction
+            .get(&machine_key(id))
+            .await?
+            .ok_or_else(|| EngineError::not_found(format!("there is no machine {id}")))?;
+        if machine.name == name {
+            return Ok(());
+        }
+        if transaction.exists(&machine_name_key(name)).await? {
+            return Err(exists(format!("a machine named {name} exists already")));
+        }
+        transaction.delete(machine_name_key(&machine.name));
+        transaction.put_index(machine_name_key(name), &id)?;
+        name.clone_into(&mut machine.name);
+        name.clone_into(&mut machine.definition.name);
+        transaction.put(&machine)?;
+        transaction.commit().await
+    }
+
+    /// All machines, by name.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn machines(&self) -> Result<Vec<Machine>, EngineError> {
+        let mut machines: Vec<Machine> = self.inner.records.list().await?;
+        machines.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(machines)
+    }
+
+    /// A machine.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn machine(&self, id: MachineId) -> Result<Machine, EngineError> {
+        self.inner.machine(id).await
+    }
+
+    /// A machine by name or identifier.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn find_machine(&self, text: &str) -> Result<Machine, EngineError> {
+        let id = match self.inner.records.index(&machine_name_key(text)).await? {
+            Some(id) => Some(id),
+            None => text.parse().ok(),
+        };
+        match id {
+            Some(id) => self.machine(id).await,
+            None => Err(EngineError::not_found(format!(
+                "there is no machine {text}"
+            ))),
+        }
+    }
+
+    /// A machine with what it does and its disks' chains.
+    ///
+    /// # Errors
+    /// `NotFound`; `Timeout` it does not answer.
+    pub async fn machine_view(&self, id: MachineId) -> Result<MachineView, EngineError> {
+        let machine = self.machine(id).await?;
+        let live = self.inner.hypervisor.live(&machine).await?;
+        let power = match &live {
+            Some(live) => live.power().await?,
+            None => Power::Off,
+        };
+        let layers = self.inner.records.layers(id).await?;
+        let disks = machine
+            .disks
+            .iter()
+            .map(|disk| DiskView {
+                name: disk.name.clone(),
+                chain: chain(&layers, disk.active),
+                excluded: disk.excluded.clone(),
+            })
+            .collect();
+        let process_id = live.and_then(|live| live.process_id());
+        Ok(MachineView {
+            machine,
+            power,
+            process_id,
+            disks,
+        })
+    }
+
+    /// What a machine does.
+    ///
+    /// # Errors
+    /// `NotFound`; `Timeout` it does not answer.
+    pub async fn power(&self, id: MachineId) -> Result<Power, EngineError> {
+        let machine = self.machine(id).await?;
+        match self.inner.hypervisor.live(&machine).await? {
+            Some(live) => Ok(live.power().await?),
+            None => Ok(Power::Off),
+        }
+    }
+
+    /// Starts a machine from its active layers.
+    ///
+    /// # Errors
+    /// `InvalidState` it is on already or in use; `NotSupported` it is attached;
+    /// `Failed` with the hypervisor's words.
+    pub async fn start_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let machine = self.machine(id).await?;
+        let of = |error: EngineError| error.of(format!("machine {}", machine.name));
+        let _pass = self.inner.enter_machines("it is being started", [id])?;
+        if self.inner.hypervisor.live(&machine).await?.is_some() {
+            return Err(of(EngineError::state("it is on already")));
+        }
+        if machine.attached() {
+            return Err(of(EngineError::new(
+                ErrorKind::NotSupported,
+                "it is attached: its owner starts it; `vm show` says from which files",
+            )));
+        }
+        let layers = self.inner.records.layers(id).await?;
+        let live = self
+            .inner
+            .hypervisor
+            .start(Start {
+                id,
+                definition: &machine.definition,
+                chains: machine
+                    .disks
+                    .iter()
+                    .map(|disk| files(&chain(&layers, disk.active)))
+                    .collect(),
+                machine_type: None,
+                memory: None,
+            })
+            .await
+            .map_err(|error| of(error.into()))?;
+        resume(live.as_ref(), self.inner.config.deadlines.stop)
+            .await
+            .map_err(|error| of(error.into()))?;
+        Ok(())
+    }
+
+    /// Asks the guest to shut down and waits this long until it has.
+    ///
+    /// # Errors
+    /// `InvalidState` it is off or in use; `Timeout` the guest did not.
+    pub async fn shut_down_machine(
+        &self,
+        id: MachineId,
+        wait: Duration,
+    ) -> Result<(), EngineError> {
+        let (machine, live) = self.live(id).await?;
+        let _pass = self.inner.enter_machines("it is being shut down", [id])?;
+        live.ask_shutdown().await?;
+        let until = Instant::now() + wait;
+        while self.inner.hypervisor.live(&machine).await?.is_some() {
+            if Instant::now() >= until {
+                return Err(EngineError::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "machine {}: the guest did not shut down within {wait:?}; stop it by \
+                         force, or wait longer",
+                        machine.name
+                    ),
+                ));
+            }
+            self.inner.clock.sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends a machine's process without asking the guest. Like pulling the plug it
+    /// is possible at any time; an operation that the machine takes part in fails.
+    ///
+    /// # Errors
+    /// `NotSupported` it is attached.
+    pub async fn kill_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let machine = self.machine(id).await?;
+        if machine.attached() {
+            return Err(EngineError::new(
+                ErrorKind::NotSupported,
+                format!(
+                    "machine {} is attached: its owner ends its process",
+                    machine.name
+                ),
+            ));
+        }
+        self.inner.hypervisor.kill(&machine).await?;
+        Ok(())
+    }
+
+    /// Lets a machine stand still.
+    ///
+    /// # Errors
+    /// `InvalidState` it is off or in use.
+    pub async fn pause_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let (_, live) = self.live(id).await?;
+        let _pass = self.inner.enter_machines("it is being paused", [id])?;
+        if live.power().await? == Power::Running {
+            live.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a machine run on.
+    ///
+    /// # Errors
+    /// `InvalidState` it is off or in use.
+    pub async fn resume_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let (_, live) = self.live(id).await?;
+        let _pass = self.inner.enter_machines("it is being resumed", [id])?;
+        resume(live.as_ref(), self.inner.config.deadlines.stop).await?;
+        Ok(())
+    }
+
+    async fn live(
+        &self,
+        id: MachineId,
+    ) -> Result<(Machine, std::sync::Arc<dyn LiveMachine>), EngineError> {
+        let machine = self.machine(id).await?;
+        match self.inner.hypervisor.live(&machine).await? {
+            Some(live) => Ok((machine, live)),
+            None => Err(EngineError::state(format!(
+                "machine {} is off",
+                machine.name
+            ))),
+        }
+    }
+}
+
+/// A disk as it is when its machine becomes known: one layer, its owner's image.
+fn root(machine: MachineId, disk: &DiskDefinition, excluded: Option<String>) -> (Disk, Layer) {
+    let layer = Layer {
+        id: LayerId::new(),
+        machine,
+        disk: disk.name.clone(),
+        path: disk.path.clone(),
+        format: disk.format,
+        parent: None,
+    };
+    let disk = Disk {
+        name: disk.name.clone(),
+        active: layer.id,
+        excluded,
+        read_only: disk.read_only,
+    };
+    (disk, layer)
+}

@@ -1,0 +1,295 @@
+//! The engine's records in the [`Store`]: which keys there are, and transactions
+//! over them.
+//!
+//! ```text
+//!   machine/ID            Machine            machine-name/NAME      -> ID
+//!   collection/ID         Collection         collection-name/NAME   -> ID
+//!   layer/MACHINE/ID      Layer
+//!   snapshot/ID           Snapshot
+//!   job/ID                Job
+//!   journal/JOB           Journal: an operation under way and how to undo it
+//!   collect/MACHINE       the machine may have layers that nobody needs
+//!   trash/FILE            a file that nobody needs
+//! ```
+//!
+//! A transaction reads what it needs and commits all its writes at once; a
+//! record read in it must not have changed meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::EngineError;
+use crate::journal::Journal;
+use crate::model::{
+    Collection, CollectionId, Job, JobId, Layer, LayerId, Machine, MachineId, Snapshot, SnapshotId,
+};
+use crate::ports::{Batch, Check, Revision, Store, StoreError, Write};
+
+/// A type that is kept as a record.
+pub(crate) trait Kept: Serialize + DeserializeOwned + Send {
+    /// What all keys of the type begin with.
+    const PREFIX: &'static str;
+
+    /// The record's key.
+    fn key(&self) -> String;
+}
+
+macro_rules! kept {
+    ($type:ty, $prefix:literal, $self:ident => $key:expr) => {
+        impl Kept for $type {
+            const PREFIX: &'static str = $prefix;
+
+            fn key(&$self) -> String {
+                $key
+            }
+        }
+    };
+}
+
+kept!(Machine, "machine/", self => machine_key(self.id));
+kept!(Collection, "collection/", self => collection_key(self.id));
+kept!(Layer, "layer/", self => layer_key(self.machine, self.id));
+kept!(Snapshot, "snapshot/", self => snapshot_key(self.id));
+kept!(Job, "job/", self => job_key(self.id));
+kept!(Journal, "journal/", self => journal_key(self.job));
+
+pub(crate) fn machine_key(id: MachineId) -> String {
+    format!("machine/{id}")
+}
+
+pub(crate) fn machine_name_key(name: &str) -> String {
+    format!("machine-name/{name}")
+}
+
+pub(crate) fn collection_key(id: CollectionId) -> String {
+    format!("collection/{id}")
+}
+
+pub(crate) fn collection_name_key(name: &str) -> String {
+    format!("collection-name/{name}")
+}
+
+pub(crate) fn layer_key(machine: MachineId, id: LayerId) -> String {
+    format!("layer/{machine}/{id}")
+}
+
+pub(crate) fn snapshot_key(id: SnapshotId) -> String {
+    format!("snapshot/{id}")
+}
+
+pub(crate) fn job_key(id: JobId) -> String {
+    format!("job/{id}")
+}
+
+pub(crate) fn journal_key(job: JobId) -> String {
+    format!("journal/{job}")
+}
+
+fn collect_key(machine: MachineId) -> String {
+    format!("collect/{machine}")
+}
+
+fn trash_key(file: &Path) -> String {
+    format!("trash/{}", file.display())
+}
+
+/// A file that nobody needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Trash {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// The layer that it was, which a process may still have open.
+    pub(crate) layer: Option<Layer>,
+}
+
+/// The records.
+pub(crate) struct Records {
+    store: Arc<dyn Store>,
+    /// One transaction at a time; the store's checks remain the last word where
+    /// several daemons share it.
+    writing: Mutex<()>,
+}
+
+fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(value)
+        .map_err(|error| EngineError::failed(format!("the record {key} cannot be read: {error}")))
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
+    serde_json::to_vec(value)
+        .map_err(|error| EngineError::failed(format!("a record cannot be written: {error}")))
+}
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            writing: Mutex::new(()),
+        }
+    }
+
+    pub(crate) async fn get<T: Kept>(&self, key: &str) -> Result<Option<T>, EngineError> {
+        match self.store.get(key).await? {
+            Some(record) => read(key, &record.value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// All records of a type, in the order of their keys.
+    pub(crate) async fn list<T: Kept>(&self) -> Result<Vec<T>, EngineError> {
+        self.list_below(T::PREFIX).await
+    }
+
+    async fn list_below<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, EngineError> {
+        let records = self.store.list(prefix).await?;
+        records
+            .iter()
+            .map(|record| read(&record.key, &record.value))
+            .collect()
+    }
+
+    pub(crate) async fn layers(&self, machine: MachineId) -> Result<Vec<Layer>, EngineError> {
+        self.list_below(&format!("layer/{machine}/")).await
+    }
+
+    /// The identifier that an index record points to.
+    pub(crate) async fn index<T: DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, EngineError> {
+        match self.store.get(key).await? {
+            Some(record) => read(key, &record.value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Machines that may have layers that nobody needs.
+    pub(crate) async fn to_collect(&self) -> Result<Vec<MachineId>, EngineError> {
+        self.list_below("collect/").await
+    }
+
+    /// Files that nobody needs.
+    pub(crate) async fn trash(&self) -> Result<Vec<Trash>, EngineError> {
+        self.list_below("trash/").await
+    }
+
+    pub(crate) async fn begin(&self) -> Transaction<'_> {
+        Transaction {
+            store: &self.store,
+            _alone: self.writing.lock().await,
+            read: BTreeMap::new(),
+            writes: BTreeMap::new(),
+        }
+    }
+}
+
+/// Reads and writes that happen together or not at all.
+pub(crate) struct Transaction<'a> {
+    store: &'a Arc<dyn Store>,
+    _alone: MutexGuard<'a, ()>,
+    read: BTreeMap<String, Option<Revision>>,
+    writes: BTreeMap<String, Option<Vec<u8>>>,
+}
+
+impl Transaction<'_> {
+    /// Reads a record, as this transaction has changed it.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+    ) -> Result<Option<T>, EngineError> {
+        if let Some(written) = self.writes.get(key) {
+            return written.as_ref().map(|value| read(key, value)).transpose();
+        }
+        let record = self.store.get(key).await?;
+        self.read
+            .insert(key.to_owned(), record.as_ref().map(|r| r.revision));
+        record.map(|record| read(key, &record.value)).transpose()
+    }
+
+    /// Reads a record that must be there.
+    pub(crate) async fn require<T: Kept>(&mut self, key: &str) -> Result<T, EngineError> {
+        self.get(key)
+            .await?
+            .ok_or_else(|| EngineError::not_found(format!("there is no {key} any more")))
+    }
+
+    pub(crate) async fn exists(&mut self, key: &str) -> Result<bool, EngineError> {
+        Ok(self.get::<serde_json::Value>(key).await?.is_some())
+    }
+
+    pub(crate) fn put<T: Kept>(&mut self, value: &T) -> Result<(), EngineError> {
+        self.writes.insert(value.key(), Some(json(value)?));
+        Ok(())
+    }
+
+    pub(crate) fn put_index<T: Serialize>(
+        &mut self,
+        key: String,
+        id: &T,
+    ) -> Result<(), EngineError> {
+        self.writes.insert(key, Some(json(id)?));
+        Ok(())
+    }
+
+    pub(crate) fn delete(&mut self, key: String) {
+        self.writes.insert(key, None);
+    }
+
+    /// Remembers that a machine may have layers that nobody needs.
+    pub(crate) fn needs_collecting(&mut self, machine: MachineId) -> Result<(), EngineError> {
+        self.put_index(collect_key(machine), &machine)
+    }
+
+    pub(crate) fn collected(&mut self, machine: MachineId) {
+        self.delete(collect_key(machine));
+    }
+
+    /// Remembers that nobody needs a layer's file.
+    pub(crate) fn discard_layer(&mut self, layer: &Layer) -> Result<(), EngineError> {
+        let trash = Trash {
+            path: layer.path.clone(),
+            layer: Some(layer.clone()),
+        };
+        self.put_index(trash_key(&layer.path), &trash)
+    }
+
+    /// Remembers that nobody needs a file.
+    pub(crate) fn discard(&mut self, file: &Path) -> Result<(), EngineError> {
+        let trash = Trash {
+            path: file.to_owned(),
+            layer: None,
+        };
+        self.put_index(trash_key(file), &trash)
+    }
+
+    pub(crate) fn discarded(&mut self, file: &Path) {
+        self.delete(trash_key(file));
+    }
+
+    /// Makes all writes if nothing that was read has changed.
+    pub(crate) async fn commit(self) -> Result<(), EngineError> {
+        let checks = self
+            .read
+            .into_iter()
+            .map(|(key, revision)| Check { key, revision })
+            .collect();
+        let writes = self
+            .writes
+            .into_iter()
+            .map(|(key, value)| match value {
+                Some(value) => Write::Put(key, value),
+                None => Write::Delete(key),
+            })
+            .collect();
+        match self.store.commit(Batch { checks, writes }).await {
+            Ok(_) => Ok(()),
+            Err(error @ StoreError::Conflict(_)) => Err(EngineError::state(error)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
