@@ -1,0 +1,43 @@
+//! Who a client is: the hook that a listener asks before it reads a request.
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use isochron_cim::Principal;
+
+/// Decides who the sender of a request is.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// The caller whom the `Authorization` header's value (if there is one)
+    /// proves, or `None`: the client is asked for credentials (401, Basic).
+    async fn authenticate(&self, authorization: Option<&str>) -> Option<Principal>;
+}
+
+/// Lets everyone in as [`Principal::Anonymous`], whatever credentials they
+/// send: for listeners that only the machine's own users reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAll;
+
+#[async_trait]
+impl Authenticator for AllowAll {
+    async fn authenticate(&self, _authorization: Option<&str>) -> Option<Principal> {
+        Some(Principal::Anonymous)
+    }
+}
+
+/// User and password of an `Authorization: Basic` header's value (RFC 7617,
+/// UTF-8).
+///
+/// ```
+/// use isochron_cimxml::http::basic_credentials;
+/// assert_eq!(basic_credentials("Basic dTpwOnE="), Some(("u".into(), "p:q".into())));
+/// ```
+pub fn basic_credentials(authorization: &str) -> Option<(String, String)> {
+    let (scheme, encoded) = authorization.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}

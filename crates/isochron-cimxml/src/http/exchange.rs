@@ -1,0 +1,259 @@
+//! One HTTP request and its response.
+//!
+//! A request is refused as early as possible: method, caller, headers, body,
+//! headers against body. An operation that was started runs to its end in a
+//! task of its own, whether its client waits for it or not: half an operation
+//! is worse than one nobody saw end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use isochron_cim::{CimError, CimServer, Principal};
+
+use super::Config;
+use super::headers::{Extension, MAPPING};
+use super::refusal::Refusal;
+use crate::decode::{self, Call};
+use crate::{encode, operations};
+
+/// What every exchange of a listener shares.
+pub(super) struct Service {
+    pub config: Config,
+    pub server: Arc<dyn CimServer>,
+    /// The name of the server where a request has no Host header.
+    pub address: String,
+}
+
+impl Service {
+    /// Answers a request.
+    pub async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        match self.exchange(&parts, body, started).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                tracing::debug!(?refusal, method = %parts.method, "request refused");
+                refusal.into_response()
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        started: Instant,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let method = &parts.method;
+        if *method == Method::OPTIONS {
+            return Ok(options());
+        }
+        if *method != Method::POST && method.as_str() != "M-POST" {
+            let allowed = HeaderValue::from_static("POST, M-POST, OPTIONS");
+            return Err(Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this is a CIM-XML server: operations are sent to it with POST or M-POST",
+            )
+            .with(header::ALLOW, allowed));
+        }
+        let principal = self.authenticate(parts).await?;
+        check_content_type(parts)?;
+        let extension = Extension::of(method, &parts.headers)?;
+        extension.check_before_body()?;
+        let body = self.read(body).await?;
+        let request = decode::request(&body, self.config.limits())?;
+        drop(body);
+        extension.check_against(&request)?;
+
+        let host = parts
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .filter(|host| !host.is_empty())
+            .unwrap_or(&self.address)
+            .to_owned();
+        let answer = self.run(request, principal, host).await;
+        Ok(success(answer, &extension, started))
+    }
+
+    async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
+        let authorization = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let principal = self.config.authenticator.authenticate(authorization).await;
+        principal.ok_or_else(|| {
+            let realm = self.config.realm.replace(['"', '\\'], "");
+            let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\""))
+                .unwrap_or(HeaderValue::from_static("Basic realm=\"CIM\""));
+            Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                "this server needs a user and a password",
+            )
+            .with(header::WWW_AUTHENTICATE, challenge)
+        })
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Bytes, Refusal> {
+        let limit = self.config.max_body;
+        if body.size_hint().lower() > limit as u64 {
+            return Err(Refusal::too_large(limit));
+        }
+        let reading = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.config.body_timeout, reading).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::too_large(limit)),
+            Ok(Err(error)) => Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                format!("the request's body could not be read: {error}"),
+            )),
+            Err(_) => Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request's body did not arrive in time",
+            )),
+        }
+    }
+
+    /// Runs the call and encodes its response.
+    async fn run(&self, request: decode::Request, principal: Principal, host: String) -> String {
+        let decode::Request {
+            id, method, call, ..
+        } = request;
+        let intrinsic = matches!(call, Call::Intrinsic { .. });
+        let server = Arc::clone(&self.server);
+        let running = tokio::spawn({
+            let (id, method) = (id.clone(), method.clone());
+            async move { answer(server, principal, &id, &method, call, &host).await }
+        });
+        let error = match tokio::time::timeout(self.config.operation_timeout, running).await {
+            Ok(Ok(Ok(response))) => return response,
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(panicked)) => {
+                tracing::error!(method, %panicked, "an operation failed inside the server");
+                CimError::failed("the operation failed inside the server; its log says more")
+            }
+            Err(_) => CimError::failed(format!(
+                "{method} did not end within {} s; it goes on, and this response does not wait",
+                self.config.operation_timeout.as_secs()
+            )),
+        };
+        tracing::debug!(method, %error, "operation failed");
+        encode::error_response(&id, &method, intrinsic, &error)
+    }
+}
+
+async fn answer(
+    server: Arc<dyn CimServer>,
+    principal: Principal,
+    id: &str,
+    method: &str,
+    call: Call,
+    host: &str,
+) -> Result<String, CimError> {
+    match call {
+        Call::Intrinsic {
+            namespace,
+            arguments,
+        } => {
+            let answer =
+                operations::intrinsic(server, principal, namespace.clone(), method, arguments)
+                    .await?;
+            let origin = encode::Origin {
+                host,
+                namespace: &namespace,
+            };
+            Ok(encode::imethodresponse(id, method, &answer, origin))
+        }
+        Call::Extrinsic { target, parameters } => {
+            let outcome = operations::invoke(server, principal, target, method, parameters).await?;
+            Ok(encode::methodresponse(id, method, &outcome))
+        }
+    }
+}
+
+/// XML, in UTF-8 (DSP0200 §7, "Content-Type").
+fn check_content_type(parts: &Parts) -> Result<(), Refusal> {
+    let unsupported =
+        |message: &str| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    let Some(value) = parts.headers.get(header::CONTENT_TYPE) else {
+        return unsupported("the header Content-Type is missing; it is application/xml");
+    };
+    let mut fields = value.to_str().unwrap_or_default().split(';').map(str::trim);
+    let media_type = fields.next().unwrap_or_default();
+    if !["application/xml", "text/xml"]
+        .iter()
+        .any(|known| media_type.eq_ignore_ascii_case(known))
+    {
+        return unsupported("Content-Type is application/xml or text/xml");
+    }
+    let charset = fields.find_map(|field| {
+        let (key, value) = field.split_once('=')?;
+        key.trim()
+            .eq_ignore_ascii_case("charset")
+            .then(|| value.trim().trim_matches('"'))
+    });
+    match charset {
+        None => Ok(()),
+        Some(name)
+            if ["utf-8", "utf8", "us-ascii"]
+                .iter()
+                .any(|k| name.eq_ignore_ascii_case(k)) =>
+        {
+            Ok(())
+        }
+        Some(_) => unsupported("the charset is utf-8"),
+    }
+}
+
+fn success(xml: String, extension: &Extension<'_>, started: Instant) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(xml));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/xml; charset=\"utf-8\""),
+    );
+    let operation = match extension.prefix() {
+        Some(prefix) => format!("{prefix}-cimoperation"),
+        None => "cimoperation".into(),
+    };
+    if let Ok(name) = HeaderName::try_from(operation) {
+        headers.insert(name, HeaderValue::from_static("MethodResponse"));
+    }
+    if let Some(prefix) = extension.prefix()
+        && let Ok(declaration) = HeaderValue::try_from(format!("{MAPPING} ; ns={prefix}"))
+    {
+        headers.insert("ext", HeaderValue::from_static(""));
+        headers.insert("man", declaration);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    }
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    headers.insert("wbemserverresponsetime", HeaderValue::from(micros));
+    response
+}
+
+/// What this server can do (DSP0200 §7, "Discovering CIM server functions").
+fn options() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    let headers = response.headers_mut();
+    headers.insert(
+        header::ALLOW,
+        HeaderValue::from_static("POST, M-POST, OPTIONS"),
+    );
+    for (name, value) in [
+        ("opt", "http://www.dmtf.org/cim/mapping/http/v1.0 ; ns=77"),
+        ("77-cimprotocolversion", "1.0"),
+        (
+            "77-cimsupportedfunctionalgroups",
+            "basic-read, instance-manipulation, association-traversal",
+        ),
+        ("77-cimvalidation", "loosely-validating"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

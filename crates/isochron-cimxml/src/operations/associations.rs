@@ -1,0 +1,233 @@
+//! Traversal of associations from instances and from classes: DSP0200's
+//! Associators, AssociatorNames, References and ReferenceNames.
+//!
+//! Between instances the provider knows the answer. Between classes it follows
+//! from the association classes' reference declarations: a class takes part in
+//! an association where a reference's class is the class itself or one that it
+//! derives from.
+
+use std::collections::HashMap;
+
+use isochron_cim::{
+    AssociationFilter, CimError, CimType, Class, ClassQuery, Name, ObjectPath, Status,
+};
+
+use super::classes::ClassView;
+use super::instances::{InstanceView, collect, paths};
+use super::{Answer, Object, Operation, missing};
+use crate::decode::Argument;
+
+/// ObjectName: where traversal starts.
+enum Source {
+    Instance(ObjectPath),
+    Class(Name),
+}
+
+/// What traversal looks for.
+#[derive(Clone, Copy, PartialEq)]
+enum Sought {
+    Associators,
+    References,
+}
+
+pub(super) async fn associators(op: &Operation) -> Result<Answer, CimError> {
+    objects(op, Sought::Associators).await
+}
+
+pub(super) async fn references(op: &Operation) -> Result<Answer, CimError> {
+    objects(op, Sought::References).await
+}
+
+pub(super) async fn associator_names(op: &Operation) -> Result<Answer, CimError> {
+    names(op, Sought::Associators).await
+}
+
+pub(super) async fn reference_names(op: &Operation) -> Result<Answer, CimError> {
+    names(op, Sought::References).await
+}
+
+async fn objects(op: &Operation, sought: Sought) -> Result<Answer, CimError> {
+    let view = InstanceView::asked_by(op)?;
+    let filter = filter(op, sought)?;
+    let objects = match source(op)? {
+        Source::Instance(path) => {
+            let found = match sought {
+                Sought::Associators => op.server.associators(&op.cx, &path, &filter).await?,
+                Sought::References => op.server.references(&op.cx, &path, &filter).await?,
+            };
+            let found = collect(found).await?;
+            found
+                .into_iter()
+                .map(|instance| Object::Instance(view.of(instance)))
+                .collect()
+        }
+        Source::Class(class) => {
+            let view = ClassView {
+                local_only: false,
+                include_qualifiers: op.flag("IncludeQualifiers", false)?,
+                include_class_origin: op.flag("IncludeClassOrigin", false)?,
+                property_list: op.property_list()?,
+            };
+            let found = between_classes(op, &class, &filter, sought).await?;
+            found
+                .into_iter()
+                .map(|class| Object::Class(view.of(class)))
+                .collect()
+        }
+    };
+    Ok(Answer::ObjectsWithPath(objects))
+}
+
+async fn names(op: &Operation, sought: Sought) -> Result<Answer, CimError> {
+    let filter = filter(op, sought)?;
+    Ok(Answer::ObjectPaths(match source(op)? {
+        Source::Instance(path) => {
+            paths(match sought {
+                Sought::Associators => op.server.associators(&op.cx, &path, &filter).await?,
+                Sought::References => op.server.references(&op.cx, &path, &filter).await?,
+            })
+            .await?
+        }
+        Source::Class(class) => {
+            let found = between_classes(op, &class, &filter, sought).await?;
+            found
+                .into_iter()
+                .map(|class| ObjectPath::class(class.name))
+                .collect()
+        }
+    }))
+}
+
+fn source(op: &Operation) -> Result<Source, CimError> {
+    match op.argument("ObjectName") {
+        Some(Argument::ClassName(class)) => Ok(Source::Class(class.clone())),
+        Some(Argument::Path(path)) => Ok(Source::Instance(op.located(path.clone()))),
+        Some(_) => Err(CimError::invalid_parameter(
+            "ObjectName is an INSTANCENAME or a CLASSNAME",
+        )),
+        None => Err(missing("ObjectName")),
+    }
+}
+
+/// The filter. For references, ResultClass is the association's class.
+fn filter(op: &Operation, sought: Sought) -> Result<AssociationFilter, CimError> {
+    Ok(match sought {
+        Sought::Associators => AssociationFilter {
+            association: op.name("AssocClass")?,
+            result_class: op.name("ResultClass")?,
+            role: op.name("Role")?,
+            result_role: op.name("ResultRole")?,
+        },
+        Sought::References => AssociationFilter {
+            association: op.name("ResultClass")?,
+            role: op.name("Role")?,
+            ..AssociationFilter::default()
+        },
+    })
+}
+
+/// The classes of a namespace, and who derives from whom.
+struct Hierarchy {
+    classes: HashMap<Name, Class>,
+    order: Vec<Name>,
+}
+
+impl Hierarchy {
+    fn get(&self, name: &Name) -> Option<&Class> {
+        self.classes.get(name)
+    }
+
+    /// Whether `class` is `ancestor` or derives from it.
+    fn derives(&self, class: &Name, ancestor: &Name) -> bool {
+        let parent = |name: &Name| self.get(name)?.superclass.clone();
+        std::iter::successors(Some(class.clone()), parent)
+            // A chain is no longer than there are classes.
+            .take(self.order.len() + 1)
+            .any(|name| name == *ancestor)
+    }
+}
+
+async fn between_classes(
+    op: &Operation,
+    source: &Name,
+    filter: &AssociationFilter,
+    sought: Sought,
+) -> Result<Vec<Class>, CimError> {
+    let all = ClassQuery {
+        below: None,
+        deep: true,
+    };
+    let all = op.server.enumerate_classes(&op.cx, &all).await?;
+    let hierarchy = Hierarchy {
+        order: all.iter().map(|class| class.name.clone()).collect(),
+        classes: all
+            .into_iter()
+            .map(|class| (class.name.clone(), class))
+            .collect(),
+    };
+    if hierarchy.get(source).is_none() {
+        return Err(CimError::new(
+            Status::InvalidClass,
+            format!("there is no class {source} in {}", op.cx.namespace),
+        ));
+    }
+    for named in [&filter.association, &filter.result_class]
+        .into_iter()
+        .flatten()
+    {
+        if hierarchy.get(named).is_none() {
+            return Err(CimError::invalid_parameter(format!(
+                "there is no class {named}"
+            )));
+        }
+    }
+    let wanted = |class: &Name, ancestor: &Option<Name>| {
+        ancestor
+            .as_ref()
+            .is_none_or(|ancestor| hierarchy.derives(class, ancestor))
+    };
+    let plays = |name: &Name, role: &Option<Name>| role.as_ref().is_none_or(|role| role == name);
+
+    let mut found: Vec<Name> = Vec::new();
+    let associations = hierarchy
+        .order
+        .iter()
+        .filter_map(|name| hierarchy.get(name));
+    for association in associations.filter(|class| class.is_association()) {
+        if !wanted(&association.name, &filter.association) {
+            continue;
+        }
+        let ends: Vec<(&Name, &Name)> = association
+            .properties
+            .iter()
+            .filter_map(|(name, property)| match &property.value.ty {
+                CimType::Reference(Some(class)) => Some((name, class)),
+                _ => None,
+            })
+            .collect();
+        for (near, (name, class)) in ends.iter().enumerate() {
+            if !plays(name, &filter.role) || !hierarchy.derives(source, class) {
+                continue;
+            }
+            if sought == Sought::References {
+                found.push(association.name.clone());
+                continue;
+            }
+            for (far, (name, class)) in ends.iter().enumerate() {
+                if far != near
+                    && plays(name, &filter.result_role)
+                    && wanted(class, &filter.result_class)
+                {
+                    found.push((*class).clone());
+                }
+            }
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    found.retain(|name| seen.insert(name.clone()));
+    Ok(found
+        .iter()
+        .filter_map(|name| hierarchy.get(name))
+        .cloned()
+        .collect())
+}

@@ -1,0 +1,174 @@
+//! Operations without HTTP: what clients seldom send and DSP0200 still rules.
+
+#![allow(clippy::expect_used)] // A test fails by panicking.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{NAMESPACE, TestServer, wrap};
+use isochron_cim::{CimError, CimServer, CimType, Name, Principal, Status, TypedValue, Value};
+use isochron_cim::{ObjectPath, Outcome};
+use isochron_cimxml::decode::{Call, Limits, request};
+use isochron_cimxml::operations::{self, Answer};
+
+async fn call(namespace: &str, method: &str, parameters: &str) -> Result<Answer, Status> {
+    let server: Arc<dyn CimServer> = Arc::new(TestServer::new());
+    let body = wrap(namespace, method, parameters);
+    let request = request(body.as_bytes(), Limits::default()).expect("a request");
+    let Call::Intrinsic {
+        namespace,
+        arguments,
+    } = request.call
+    else {
+        panic!("intrinsic")
+    };
+    let who = Principal::Anonymous;
+    let answer = operations::intrinsic(server, who, namespace, &request.method, arguments).await;
+    answer.map_err(|error: CimError| error.status)
+}
+
+#[tokio::test]
+async fn refusals_have_the_status_of_dsp0200() {
+    let argument =
+        |name: &str, xml: &str| format!("<IPARAMVALUE NAME=\"{name}\">{xml}</IPARAMVALUE>");
+    let class = argument("ClassName", "<CLASSNAME NAME=\"T_Thing\"/>");
+    let with = |more: String| format!("{class}{more}");
+    let table = [
+        // What this server does not have comes before everything else.
+        ("nowhere", "Nonsense", String::new(), Status::NotSupported),
+        ("nowhere", "ExecQuery", String::new(), Status::NotSupported),
+        (
+            NAMESPACE,
+            "CloseEnumeration",
+            argument("X", "<VALUE/>"),
+            Status::NotSupported,
+        ),
+        (NAMESPACE, "Work", String::new(), Status::NotSupported),
+        (
+            "nowhere",
+            "GetClass",
+            class.clone(),
+            Status::InvalidNamespace,
+        ),
+        (
+            NAMESPACE,
+            "GetClass",
+            String::new(),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "GetClass",
+            with(argument("Other", "<VALUE>1</VALUE>")),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "GetClass",
+            with(argument("localonly", "<VALUE>1</VALUE>")),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "GetClass",
+            with(argument("PropertyList", "<VALUE>1</VALUE>")),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "GetClass",
+            with(class.clone()),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "GetInstance",
+            argument("InstanceName", "<VALUE>1</VALUE>"),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "Associators",
+            String::new(),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "AssociatorNames",
+            argument("ObjectName", "<CLASSNAME NAME=\"T_Thing\"/>")
+                + &argument("ResultClass", "<CLASSNAME NAME=\"T_None\"/>"),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "ModifyInstance",
+            argument("ModifiedInstance", "<INSTANCE CLASSNAME=\"T_Thing\"/>"),
+            Status::InvalidParameter,
+        ),
+        (
+            NAMESPACE,
+            "ModifyInstance",
+            argument(
+                "ModifiedInstance",
+                "<VALUE.NAMEDINSTANCE><INSTANCENAME CLASSNAME=\"T_Base\"/><INSTANCE CLASSNAME=\"T_Thing\"/></VALUE.NAMEDINSTANCE>",
+            ),
+            Status::InvalidParameter,
+        ),
+    ];
+    for (namespace, method, parameters, status) in table {
+        let answer = call(namespace, method, &parameters).await;
+        assert_eq!(answer, Err(status), "{method} {parameters}");
+    }
+    // Names compare without case, and null is as good as absent.
+    let null = with(argument("PropertyList", "") + &argument("LOCALONLY", "<VALUE>False</VALUE>"));
+    let Ok(Answer::Classes(classes)) = call("ROOT/Test", "getclass", &null).await else {
+        panic!()
+    };
+    assert_eq!(classes[0].properties.len(), 10);
+}
+
+async fn add(parameters: Vec<(Name, TypedValue)>) -> Result<Outcome, Status> {
+    let server: Arc<dyn CimServer> = Arc::new(TestServer::new());
+    let target = ObjectPath::class("T_Thing").in_namespace(NAMESPACE);
+    let who = Principal::Anonymous;
+    let outcome = operations::invoke(server, who, target, "Add", Ok(parameters)).await;
+    outcome.map_err(|error| error.status)
+}
+
+#[tokio::test]
+async fn parameters_without_a_name_go_by_their_place() {
+    let number = |name: &str, text: &str| {
+        let value = Some(Value::from(text));
+        (
+            Name::from(name),
+            TypedValue {
+                ty: CimType::String,
+                is_array: false,
+                value,
+            },
+        )
+    };
+    for sent in [
+        vec![number("", "2"), number("", "40")],
+        vec![number("A", "2"), number("", "40")],
+        vec![number("b", "40"), number("a", "2")],
+    ] {
+        let outcome = add(sent.clone()).await.expect("it adds");
+        assert_eq!(
+            outcome.return_value.value,
+            Some(Value::Uint32(42)),
+            "{sent:?}"
+        );
+    }
+    for sent in [
+        vec![number("", "2"), number("A", "40")],
+        vec![number("", "1"), number("", "2"), number("", "3")],
+    ] {
+        assert_eq!(
+            add(sent.clone()).await,
+            Err(Status::InvalidParameter),
+            "{sent:?}"
+        );
+    }
+}
