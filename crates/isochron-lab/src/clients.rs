@@ -1,0 +1,58 @@
+//! CIM clients by other people: where they are on this machine.
+
+use anyhow::{Context, Result};
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// A Python interpreter that can `import pywbem`: `ISOCHRON_PYTHON`, else the
+/// virtual environment `target/venv` that `make venv` prepares.
+///
+/// # Errors
+/// When it is not there.
+pub fn python() -> Result<PathBuf> {
+    let path = match env::var_os("ISOCHRON_PYTHON") {
+        Some(path) if !path.is_empty() => path.into(),
+        _ => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv/bin/python"),
+    };
+    // Not canonical: an environment's interpreter is a link, and knows its
+    // environment by the name that it is called by.
+    path.exists().then_some(()).with_context(|| {
+        format!(
+            "{} is missing: run `make venv` in the source tree",
+            path.display()
+        )
+    })?;
+    Ok(path)
+}
+
+/// The command line client `wbemcli` of sblim.
+///
+/// # Errors
+/// When it is not installed.
+pub fn wbemcli() -> Result<PathBuf> {
+    env::var_os("PATH")
+        .iter()
+        .flat_map(env::split_paths)
+        .map(|dir| dir.join("wbemcli"))
+        .find(|path| path.is_file())
+        .context("wbemcli is not installed: the package is sblim-wbemcli")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn both_clients_can_be_run() {
+        let import = Command::new(python().unwrap())
+            .args(["-c", "import pywbem"])
+            .status();
+        assert!(import.unwrap().success());
+        // It has no option that only says its version; --help ends with 1.
+        let help = Command::new(wbemcli().unwrap()).arg("--help").output();
+        let help = help.unwrap();
+        let said = [help.stdout, help.stderr].concat();
+        assert!(String::from_utf8_lossy(&said).contains("wbemcli"));
+    }
+}
