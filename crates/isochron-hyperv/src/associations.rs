@@ -1,0 +1,471 @@
+//! How objects hang together: a table of the association classes, each with its
+//! two ends and what finds the objects at one end from an object at the other.
+//!
+//! Msvm_OwningJobElement has no row: a client that asks a job for its associators
+//! without a filter takes the one that it finds for the result.
+
+use futures::future::{BoxFuture, FutureExt};
+use isochron_cim::{CimError, Instance};
+use isochron_engine::model::Affected;
+
+use crate::lookup::{Provider, cim_error, found};
+use crate::object::{Member, Object, Service, class};
+use crate::render;
+
+/// Finds the objects at an end that are linked with an object at the other.
+type Walk = for<'a> fn(&'a Provider, &'a Object) -> BoxFuture<'a, Result<Vec<Object>, CimError>>;
+
+/// One end of an association.
+pub(crate) struct End {
+    /// The reference's name.
+    pub(crate) role: &'static str,
+    /// The classes served of which objects stand here.
+    pub(crate) classes: &'static [&'static str],
+    /// The objects here that are linked with one at the other end; none for an
+    /// object that does not stand there.
+    pub(crate) walk: Walk,
+}
+
+/// An association class. Enumerating it starts from all objects of the first end.
+pub(crate) struct Association {
+    /// Its name.
+    pub(crate) class: &'static str,
+    /// First and second end.
+    pub(crate) ends: [End; 2],
+    /// Sets what a link says beside its references.
+    pub(crate) describe: fn(first: &Object, second: &Object, link: &mut Instance),
+}
+
+const COLLECTIONS: &[&str] = &[class::SYSTEM_COLLECTION, class::MANAGEMENT_COLLECTION];
+const AFFECTED: &[&str] = &[
+    class::SNAPSHOT_COLLECTION,
+    class::SYSTEM_COLLECTION,
+    class::MANAGEMENT_COLLECTION,
+];
+const SERVICES: &[&str] = &[
+    class::SNAPSHOT_SERVICE,
+    class::MANAGEMENT_SERVICE,
+    class::REFERENCE_POINT_SERVICE,
+];
+
+const fn end(role: &'static str, classes: &'static [&'static str], walk: Walk) -> End {
+    End {
+        role,
+        classes,
+        walk,
+    }
+}
+
+/// An association that says nothing beside its references.
+const fn link(class: &'static str, first: End, second: End) -> Association {
+    Association {
+        class,
+        ends: [first, second],
+        describe: |_, _, _| {},
+    }
+}
+
+/// All associations, in all namespaces; one whose class a namespace lacks is not
+/// served there.
+pub(crate) static ASSOCIATIONS: &[Association] = &[
+    link(
+        "Msvm_CollectedVirtualSystems",
+        end("Collection", &[class::SYSTEM_COLLECTION], |p, o| {
+            p.collections_with(o).boxed()
+        }),
+        end("Member", &[class::COMPUTER_SYSTEM], |p, o| {
+            p.machines_in(o).boxed()
+        }),
+    ),
+    link(
+        "Msvm_CollectedCollections",
+        end("Collection", &[class::MANAGEMENT_COLLECTION], |p, o| {
+            p.collections_above(o).boxed()
+        }),
+        end("Member", COLLECTIONS, |p, o| p.collections_in(o).boxed()),
+    ),
+    link(
+        "Msvm_CollectedSnapshots",
+        end("Collection", &[class::SNAPSHOT_COLLECTION], |_, o| {
+            ready(whole_of(o))
+        }),
+        end("Member", &[class::SETTINGS], |_, o| ready(members_of(o))),
+    ),
+    link(
+        "Msvm_SnapshotOfVirtualSystemCollection",
+        end("Antecedent", COLLECTIONS, |p, o| {
+            p.collection_of_snapshot(o).boxed()
+        }),
+        end("Dependent", &[class::SNAPSHOT_COLLECTION], |p, o| {
+            p.snapshots_of_collection(o).boxed()
+        }),
+    ),
+    link(
+        "Msvm_SnapshotOfVirtualSystem",
+        end("Antecedent", &[class::COMPUTER_SYSTEM], |p, o| {
+            p.machine_of_snapshot(o).boxed()
+        }),
+        end("Dependent", &[class::SETTINGS], |p, o| {
+            p.snapshots_of_machine(o).boxed()
+        }),
+    ),
+    link(
+        "Msvm_LastAppliedSnapshot",
+        end("Dependent", &[class::COMPUTER_SYSTEM], |p, o| {
+            p.machine_standing_on(o, Stand::Applied).boxed()
+        }),
+        end("Antecedent", &[class::SETTINGS], |p, o| {
+            p.snapshot_stood_on(o, Stand::Applied).boxed()
+        }),
+    ),
+    link(
+        "Msvm_MostCurrentSnapshotInBranch",
+        end("Antecedent", &[class::COMPUTER_SYSTEM], |p, o| {
+            p.machine_standing_on(o, Stand::Current).boxed()
+        }),
+        end("Dependent", &[class::SETTINGS], |p, o| {
+            p.snapshot_stood_on(o, Stand::Current).boxed()
+        }),
+    ),
+    link(
+        "Msvm_SettingsDefineState",
+        end("ManagedElement", &[class::COMPUTER_SYSTEM], |_, o| {
+            ready(machine_of_settings(o))
+        }),
+        end("SettingData", &[class::SETTINGS], |_, o| {
+            ready(settings_of_machine(o))
+        }),
+    ),
+    Association {
+        describe: describe_effects,
+        ..link(
+            "Msvm_AffectedJobElement",
+            end("AffectingElement", &[class::JOB], |p, o| {
+                p.jobs_affecting(o).boxed()
+            }),
+            end("AffectedElement", AFFECTED, |p, o| p.affected_by(o).boxed()),
+        )
+    },
+    link(
+        "Msvm_HostedService",
+        end("Antecedent", &[class::COMPUTER_SYSTEM], |_, o| {
+            ready(linked(matches!(o, Object::Service(_)), [Object::Host]))
+        }),
+        end("Dependent", SERVICES, |_, o| {
+            ready(linked(
+                *o == Object::Host,
+                Service::ALL.map(Object::Service),
+            ))
+        }),
+    ),
+    link(
+        "Msvm_HostedDependency",
+        end("Antecedent", &[class::COMPUTER_SYSTEM], |_, o| {
+            ready(linked(matches!(o, Object::Machine(_)), [Object::Host]))
+        }),
+        end("Dependent", &[class::COMPUTER_SYSTEM], |p, o| {
+            p.machines_hosted(o).boxed()
+        }),
+    ),
+    link(
+        "CIM_NamespaceInManager",
+        end("Antecedent", &[class::OBJECT_MANAGER], |_, o| {
+            ready(linked(matches!(o, Object::Namespace(_)), [Object::Server]))
+        }),
+        end("Dependent", &[class::NAMESPACE], |p, o| {
+            let all = p.schema.names().map(Object::Namespace);
+            ready(linked(*o == Object::Server, all))
+        }),
+    ),
+    link(
+        "CIM_CommMechanismForManager",
+        end("Antecedent", &[class::OBJECT_MANAGER], |_, o| {
+            ready(linked(*o == Object::CimXml, [Object::Server]))
+        }),
+        end("Dependent", &[class::CIMXML], |_, o| {
+            ready(linked(*o == Object::Server, [Object::CimXml]))
+        }),
+    ),
+    link(
+        "CIM_ElementConformsToProfile",
+        end("ConformantStandard", &[class::PROFILE], |_, o| {
+            ready(linked(*o == Object::Server, [Object::Profile]))
+        }),
+        end("ManagedElement", &[class::OBJECT_MANAGER], |_, o| {
+            ready(linked(*o == Object::Profile, [Object::Server]))
+        }),
+    ),
+];
+
+/// Which snapshot of those that a machine stands on.
+#[derive(Clone, Copy)]
+enum Stand {
+    /// The one last applied.
+    Applied,
+    /// The one that the next will grow from.
+    Current,
+}
+
+fn ready<'a>(objects: Vec<Object>) -> BoxFuture<'a, Result<Vec<Object>, CimError>> {
+    futures::future::ready(Ok(objects)).boxed()
+}
+
+fn linked(are: bool, objects: impl IntoIterator<Item = Object>) -> Vec<Object> {
+    if are {
+        objects.into_iter().collect()
+    } else {
+        Vec::new()
+    }
+}
+
+fn whole_of(object: &Object) -> Vec<Object> {
+    match object {
+        Object::MemberSettings(member) => {
+            vec![Object::SnapshotCollection(member.snapshot.clone())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn members_of(object: &Object) -> Vec<Object> {
+    match object {
+        Object::SnapshotCollection(s) => Member::all(s).map(Object::MemberSettings).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn machine_of_settings(object: &Object) -> Vec<Object> {
+    match object {
+        Object::MachineSettings(machine) => vec![Object::Machine(machine.clone())],
+        _ => Vec::new(),
+    }
+}
+
+fn settings_of_machine(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Machine(machine) => vec![Object::MachineSettings(machine.clone())],
+        _ => Vec::new(),
+    }
+}
+
+fn describe_effects(job: &Object, _: &Object, link: &mut Instance) {
+    let Object::Job(job) = job else { return };
+    let (effect, words) = render::effects(job.kind);
+    link.set("ElementEffects", vec![effect])
+        .set("OtherElementEffectsDescriptions", vec![words]);
+}
+
+/// The walks that ask the engine.
+impl Provider {
+    async fn collections_with(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Machine(machine) = object else {
+            return Ok(Vec::new());
+        };
+        let all = self.collections().await?.into_iter();
+        Ok(all
+            .filter(|c| c.machines.contains(&machine.id))
+            .map(Object::Collection)
+            .collect())
+    }
+
+    async fn machines_in(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Collection(collection) = object else {
+            return Ok(Vec::new());
+        };
+        let mut objects = Vec::new();
+        for id in &collection.machines {
+            objects.extend(found(self.engine.machine(*id).await)?.map(Object::Machine));
+        }
+        Ok(objects)
+    }
+
+    async fn collections_above(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Collection(member) = object else {
+            return Ok(Vec::new());
+        };
+        let all = self.collections().await?.into_iter();
+        Ok(all
+            .filter(|c| c.collections.contains(&member.id))
+            .map(Object::Collection)
+            .collect())
+    }
+
+    async fn collections_in(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Collection(collection) = object else {
+            return Ok(Vec::new());
+        };
+        let mut objects = Vec::new();
+        for id in &collection.collections {
+            objects.extend(found(self.engine.collection(*id).await)?.map(Object::Collection));
+        }
+        Ok(objects)
+    }
+
+    async fn collection_of_snapshot(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::SnapshotCollection(snapshot) = object else {
+            return Ok(Vec::new());
+        };
+        let collection = found(self.engine.collection(snapshot.collection).await)?;
+        Ok(collection.map(Object::Collection).into_iter().collect())
+    }
+
+    async fn snapshots_of_collection(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Collection(collection) = object else {
+            return Ok(Vec::new());
+        };
+        let snapshots = self
+            .engine
+            .snapshots(Some(collection.id))
+            .await
+            .map_err(cim_error)?;
+        Ok(snapshots
+            .into_iter()
+            .map(|s| Object::SnapshotCollection(s.into()))
+            .collect())
+    }
+
+    async fn machine_of_snapshot(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::MemberSettings(member) = object else {
+            return Ok(Vec::new());
+        };
+        let machine = found(self.engine.machine(member.record().machine).await)?;
+        Ok(machine.map(Object::Machine).into_iter().collect())
+    }
+
+    async fn snapshots_of_machine(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Machine(machine) = object else {
+            return Ok(Vec::new());
+        };
+        let snapshots = self.snapshots().await?;
+        let of_machine = snapshots
+            .iter()
+            .filter_map(|s| Member::find(s, |m| m.machine == machine.id));
+        Ok(of_machine.map(Object::MemberSettings).collect())
+    }
+
+    async fn machine_standing_on(
+        &self,
+        object: &Object,
+        stand: Stand,
+    ) -> Result<Vec<Object>, CimError> {
+        let Object::MemberSettings(member) = object else {
+            return Ok(Vec::new());
+        };
+        let machine = found(self.engine.machine(member.record().machine).await)?;
+        let stands = machine.filter(|m| {
+            let on = match stand {
+                Stand::Applied => m.last_applied,
+                Stand::Current => m.current,
+            };
+            on == Some(member.snapshot.id)
+        });
+        Ok(stands.map(Object::Machine).into_iter().collect())
+    }
+
+    async fn snapshot_stood_on(
+        &self,
+        object: &Object,
+        stand: Stand,
+    ) -> Result<Vec<Object>, CimError> {
+        let Object::Machine(machine) = object else {
+            return Ok(Vec::new());
+        };
+        let on = match stand {
+            Stand::Applied => machine.last_applied,
+            Stand::Current => machine.current,
+        };
+        let member = self.member_of(machine, on).await?;
+        Ok(member.map(Object::MemberSettings).into_iter().collect())
+    }
+
+    async fn jobs_affecting(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let affected = match object {
+            Object::SnapshotCollection(snapshot) => Affected::Snapshot(snapshot.id),
+            Object::Collection(collection) => Affected::Collection(collection.id),
+            _ => return Ok(Vec::new()),
+        };
+        let jobs = self.jobs().await?.into_iter();
+        Ok(jobs
+            .filter(|job| job.affected == Some(affected))
+            .map(Object::Job)
+            .collect())
+    }
+
+    /// What a job affects, once it is there: a snapshot that is being taken is not.
+    async fn affected_by(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Job(job) = object else {
+            return Ok(Vec::new());
+        };
+        let element = match job.affected {
+            Some(Affected::Snapshot(id)) => {
+                self.snapshot(id).await?.map(Object::SnapshotCollection)
+            }
+            Some(Affected::Collection(id)) => {
+                found(self.engine.collection(id).await)?.map(Object::Collection)
+            }
+            None => None,
+        };
+        Ok(element.into_iter().collect())
+    }
+
+    async fn machines_hosted(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        if *object != Object::Host {
+            return Ok(Vec::new());
+        }
+        Ok(self
+            .machines()
+            .await?
+            .into_iter()
+            .map(Object::Machine)
+            .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isochron_cim::{CimType, Name};
+
+    use super::*;
+    use crate::schema::Schema;
+
+    /// A row that names a class, a role or an end that the schema has not would
+    /// never be walked, silently.
+    #[test]
+    fn every_row_is_what_the_schema_says() {
+        let schema = Schema::compile().unwrap();
+        for association in ASSOCIATIONS {
+            let mut spaces = schema
+                .names()
+                .filter_map(|name| schema.find(name))
+                .filter(|space| {
+                    space
+                        .repository
+                        .get(&Name::fixed(association.class))
+                        .is_some()
+                });
+            let space = spaces.next().expect(association.class);
+            let class = space
+                .repository
+                .get(&Name::fixed(association.class))
+                .unwrap();
+            assert!(class.is_association());
+            for end in &association.ends {
+                let reference = class
+                    .properties
+                    .get(&Name::fixed(end.role))
+                    .expect(end.role);
+                let CimType::Reference(Some(target)) = &reference.value.ty else {
+                    panic!("{}.{} is no reference", class.name, end.role);
+                };
+                for name in end.classes {
+                    let found = space.repository.get(&Name::fixed(name)).expect(name);
+                    assert_eq!(found.name.as_str(), *name);
+                    assert!(space.repository.is_a(&Name::fixed(name), target), "{name}");
+                }
+            }
+            for key in class.keys() {
+                assert!(association.ends.iter().any(|end| key.is(end.role)), "{key}");
+            }
+        }
+    }
+}

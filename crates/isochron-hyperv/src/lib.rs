@@ -1,0 +1,25 @@
+//! The `Msvm_*` classes over the engine: a [`CimServer`](isochron_cim::CimServer)
+//! that serves Hyper-V's collection classes in `root/HyperVCluster/v2` and
+//! `root/virtualization/v2`, and what discovery needs in `interop`.
+//!
+//! Classes come from the MOF files in `mof/`, compiled in. What is served are
+//! objects, the engine's records seen as CIM instances: `lookup` finds them,
+//! `render` describes them, `associations` says how they hang together and
+//! `traversal` walks there, `methods` acts on them. Nothing is kept here: the
+//! engine's records are the only truth.
+//!
+//! No hypervisor and no protocol is named in this crate.
+
+mod associations;
+mod codes;
+mod lookup;
+mod methods;
+mod object;
+mod render;
+mod schema;
+mod server;
+mod settings;
+mod traversal;
+
+pub use codes::{ManagementReturn, ServiceReturn, StateChangeReturn};
+pub use server::{Decode, HypervServer};

@@ -1,0 +1,306 @@
+//! Finds objects: one by its path, all of a class. By path is a direct look-up in
+//! the engine; only a member's snapshot, whose path does not name the collection's,
+//! needs to be searched for the first time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use isochron_cim::{CimError, Name, ObjectPath, Status};
+use isochron_engine::model::{
+    Collection, CollectionId, CollectionKind, Job, JobId, Machine, MachineId, MemberSnapshotId,
+    Snapshot, SnapshotId,
+};
+use isochron_engine::{Engine, EngineError, ErrorKind};
+
+use crate::object::{Member, Object, Service, class, settings_uuid};
+use crate::schema::{INTEROP, Schema, Space};
+use crate::server::Decode;
+
+/// What every operation needs: the engine, and how it is seen.
+pub(crate) struct Provider {
+    pub(crate) engine: Engine,
+    pub(crate) schema: Schema,
+    /// This host's name.
+    pub(crate) host: String,
+    /// Reads embedded instances.
+    pub(crate) decode: Decode,
+    /// In which snapshot a member's is. Never wrong, for identifiers are not used
+    /// twice, but possibly of one that is gone.
+    pub(crate) members: Mutex<HashMap<MemberSnapshotId, SnapshotId>>,
+}
+
+/// An engine's refusal as the error of an operation that is no method.
+pub(crate) fn cim_error(error: EngineError) -> CimError {
+    let status = match error.kind {
+        ErrorKind::NotFound => Status::NotFound,
+        ErrorKind::Exists => Status::AlreadyExists,
+        ErrorKind::InvalidParameter => Status::InvalidParameter,
+        ErrorKind::NotSupported => Status::NotSupported,
+        ErrorKind::InvalidState | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Failed => {
+            Status::Failed
+        }
+    };
+    CimError::new(status, error.message)
+}
+
+/// What was found; that nothing was is no error here.
+pub(crate) fn found<T>(result: Result<T, EngineError>) -> Result<Option<Arc<T>>, CimError> {
+    match result {
+        Ok(record) => Ok(Some(Arc::new(record))),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cim_error(error)),
+    }
+}
+
+fn shared<T>(result: Result<Vec<T>, EngineError>) -> Result<Vec<Arc<T>>, CimError> {
+    Ok(result
+        .map_err(cim_error)?
+        .into_iter()
+        .map(Arc::new)
+        .collect())
+}
+
+impl Provider {
+    pub(crate) async fn machines(&self) -> Result<Vec<Arc<Machine>>, CimError> {
+        shared(self.engine.machines().await)
+    }
+
+    pub(crate) async fn collections(&self) -> Result<Vec<Arc<Collection>>, CimError> {
+        shared(self.engine.collections().await)
+    }
+
+    pub(crate) async fn snapshots(&self) -> Result<Vec<Arc<Snapshot>>, CimError> {
+        shared(self.engine.snapshots(None).await)
+    }
+
+    pub(crate) async fn jobs(&self) -> Result<Vec<Arc<Job>>, CimError> {
+        shared(self.engine.jobs().await)
+    }
+
+    /// All objects of a class (not of its subclasses), named as the schema does.
+    pub(crate) async fn all(&self, class: &str) -> Result<Vec<Object>, CimError> {
+        Ok(match class {
+            class::COMPUTER_SYSTEM => {
+                let machines = self.machines().await?.into_iter().map(Object::Machine);
+                std::iter::once(Object::Host).chain(machines).collect()
+            }
+            class::SETTINGS => {
+                let machines = self
+                    .machines()
+                    .await?
+                    .into_iter()
+                    .map(Object::MachineSettings);
+                let snapshots = self.snapshots().await?;
+                let members = snapshots
+                    .iter()
+                    .flat_map(Member::all)
+                    .map(Object::MemberSettings);
+                machines.chain(members).collect()
+            }
+            class::SYSTEM_COLLECTION => self.collections_of(CollectionKind::Machines).await?,
+            class::MANAGEMENT_COLLECTION => {
+                self.collections_of(CollectionKind::Collections).await?
+            }
+            class::SNAPSHOT_COLLECTION => self
+                .snapshots()
+                .await?
+                .into_iter()
+                .map(Object::SnapshotCollection)
+                .collect(),
+            class::JOB => self.jobs().await?.into_iter().map(Object::Job).collect(),
+            _ => self.fixed(class),
+        })
+    }
+
+    async fn collections_of(&self, kind: CollectionKind) -> Result<Vec<Object>, CimError> {
+        let all = self.collections().await?;
+        Ok(all
+            .into_iter()
+            .filter(|c| c.kind == kind)
+            .map(Object::Collection)
+            .collect())
+    }
+
+    /// The objects of a class that are always there.
+    fn fixed(&self, class: &str) -> Vec<Object> {
+        match class {
+            class::OBJECT_MANAGER => vec![Object::Server],
+            class::CIMXML => vec![Object::CimXml],
+            class::PROFILE => vec![Object::Profile],
+            class::NAMESPACE => self.schema.names().map(Object::Namespace).collect(),
+            _ => {
+                let services = Service::ALL.into_iter().filter(|s| s.class() == class);
+                services.map(Object::Service).collect()
+            }
+        }
+    }
+
+    /// The object of this path, which has its class's keys; the namespace is
+    /// `space`'s. `None` if there is none.
+    pub(crate) async fn find(
+        &self,
+        space: &Space,
+        path: &ObjectPath,
+    ) -> Result<Option<Object>, CimError> {
+        let Some(class) = space.repository.get(&path.class) else {
+            return Ok(None);
+        };
+        let id = |key: &str| {
+            path.key_str(key)
+                .and_then(|text| text.parse::<uuid::Uuid>().ok())
+        };
+        Ok(match class.name.as_str() {
+            class::COMPUTER_SYSTEM => {
+                if self.is(&Object::Host, path) {
+                    Some(Object::Host)
+                } else if key_is(path, "CreationClassName", class::COMPUTER_SYSTEM) {
+                    self.machine(id("Name")).await?.map(Object::Machine)
+                } else {
+                    None
+                }
+            }
+            class::SETTINGS => {
+                let id = path.key_str("InstanceID").and_then(settings_uuid);
+                match self.machine(id).await? {
+                    Some(machine) => Some(Object::MachineSettings(machine)),
+                    None => match id {
+                        Some(id) => self
+                            .member(MemberSnapshotId(id))
+                            .await?
+                            .map(Object::MemberSettings),
+                        None => None,
+                    },
+                }
+            }
+            class::SYSTEM_COLLECTION | class::MANAGEMENT_COLLECTION => match id("CollectionID") {
+                Some(id) => found(self.engine.collection(CollectionId(id)).await)?
+                    .map(Object::Collection)
+                    .filter(|object| path.class.is(object.class())),
+                None => None,
+            },
+            class::SNAPSHOT_COLLECTION => match id("CollectionID") {
+                Some(id) => self
+                    .snapshot(SnapshotId(id))
+                    .await?
+                    .map(Object::SnapshotCollection),
+                None => None,
+            },
+            class::JOB => match id("InstanceID") {
+                Some(id) => found(self.engine.job(JobId(id)).await)?.map(Object::Job),
+                None => None,
+            },
+            name => self
+                .fixed(name)
+                .into_iter()
+                .find(|object| self.is(object, path)),
+        })
+    }
+
+    async fn machine(&self, id: Option<uuid::Uuid>) -> Result<Option<Arc<Machine>>, CimError> {
+        match id {
+            Some(id) => found(self.engine.machine(MachineId(id)).await),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) async fn snapshot(&self, id: SnapshotId) -> Result<Option<Arc<Snapshot>>, CimError> {
+        found(self.engine.snapshot(id).await)
+    }
+
+    /// A member's snapshot.
+    pub(crate) async fn member(&self, id: MemberSnapshotId) -> Result<Option<Member>, CimError> {
+        let known = self
+            .members
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .copied();
+        if let Some(snapshot) = known {
+            let snapshot = self.snapshot(snapshot).await?;
+            if snapshot.is_none() {
+                self.members
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&id);
+            }
+            return Ok(snapshot.and_then(|snapshot| Member::find(&snapshot, |m| m.id == id)));
+        }
+        let snapshots = self.snapshots().await?;
+        let mut known = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = snapshots
+            .iter()
+            .flat_map(|s| s.members.iter().map(|m| (m.id, s.id)))
+            .collect();
+        Ok(snapshots
+            .iter()
+            .find_map(|s| Member::find(s, |m| m.id == id)))
+    }
+
+    /// Whether that is the object's path. The host's name counts without case.
+    fn is(&self, object: &Object, path: &ObjectPath) -> bool {
+        let own = object.path(&self.host);
+        path.class == own.class
+            && path.keys.len() == own.keys.len()
+            && own.keys.iter().all(|(name, value)| {
+                value
+                    .as_str()
+                    .is_some_and(|text| key_is(path, name.as_str(), text))
+            })
+    }
+
+    /// The object that a reference in a method call names, or why there is none.
+    /// A reference may leave out the namespace, and may name either of the two
+    /// whose objects are the same.
+    pub(crate) async fn resolve(
+        &self,
+        space: &Space,
+        parameter: &str,
+        reference: &ObjectPath,
+    ) -> Result<Object, EngineError> {
+        let path = self.complete(space, parameter, reference)?;
+        let object = self.find(space, &path).await.map_err(|error| {
+            EngineError::new(ErrorKind::Failed, format!("{parameter}: {}", error.message))
+        })?;
+        object.ok_or_else(|| {
+            EngineError::new(
+                ErrorKind::NotFound,
+                format!("{parameter}: there is no {path}"),
+            )
+        })
+    }
+
+    /// The reference with keys of their class's types and without namespace.
+    pub(crate) fn complete(
+        &self,
+        space: &Space,
+        parameter: &str,
+        reference: &ObjectPath,
+    ) -> Result<ObjectPath, EngineError> {
+        let refuse = |why: String| {
+            EngineError::new(ErrorKind::InvalidParameter, format!("{parameter}: {why}"))
+        };
+        if let Some(namespace) = &reference.namespace {
+            let same = self.schema.find(namespace).filter(|other| {
+                other.name == space.name || (other.name != INTEROP && space.name != INTEROP)
+            });
+            if same.is_none() {
+                return Err(refuse(format!(
+                    "{reference} is not in the namespace {}",
+                    space.name
+                )));
+            }
+        }
+        if space.repository.get(&reference.class).is_none() {
+            return Err(refuse(format!("there is no class {}", reference.class)));
+        }
+        space
+            .repository
+            .complete_path(reference.relative())
+            .map_err(|error| refuse(error.message))
+    }
+}
+
+fn key_is(path: &ObjectPath, key: &str, text: &str) -> bool {
+    path.key_str(key)
+        .is_some_and(|value| Name::from(value).is(text))
+}

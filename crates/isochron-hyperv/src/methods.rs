@@ -1,0 +1,202 @@
+//! Method calls: each checks its parameters, asks the engine and answers with a
+//! return code of its family.
+//!
+//! A call that is a valid CIM call never ends in a CIM error: what is wrong with
+//! it is a return code and, where there is a job to say it, the message of a job
+//! that failed before it began.
+
+mod job;
+mod machine;
+mod management;
+mod reference_points;
+mod snapshots;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use isochron_cim::{
+    CimError, CimType, Method, Name, ObjectPath, Outcome, Principal, RequestContext, Status,
+    TypedValue, Value,
+};
+use isochron_engine::model::{Collection, JobKind, Snapshot};
+use isochron_engine::{EngineError, ErrorKind};
+
+use crate::codes::{ServiceReturn, StateChangeReturn};
+use crate::lookup::{Provider, cim_error};
+use crate::object::{Object, Service, job_path};
+use crate::schema::Space;
+
+/// A call on an object, its in-parameters of the types declared.
+struct Call<'a> {
+    provider: &'a Provider,
+    space: &'a Space,
+    method: &'a Method,
+    parameters: IndexMap<Name, TypedValue>,
+    /// Who calls.
+    owner: Option<String>,
+}
+
+/// Calls a method that the object's class has.
+pub(crate) async fn invoke(
+    provider: &Provider,
+    space: &Space,
+    cx: &RequestContext,
+    object: &Object,
+    name: &Name,
+    parameters: IndexMap<Name, TypedValue>,
+) -> Result<Outcome, CimError> {
+    let not_available = || {
+        CimError::new(
+            Status::MethodNotAvailable,
+            format!("{name} of {} cannot be called here", object.class()),
+        )
+    };
+    let class = space.repository.get(&Name::fixed(object.class()));
+    let Some((name, method)) = class.and_then(|class| class.methods.get_key_value(name)) else {
+        return Err(not_available());
+    };
+    let owner = match &cx.principal {
+        Principal::Anonymous => None,
+        Principal::User(name) => Some(name.clone()),
+    };
+    let call = Call {
+        provider,
+        space,
+        method,
+        parameters,
+        owner,
+    };
+    let outcome = match (object, name.as_str()) {
+        (Object::Service(_), "StartService" | "StopService" | "RequestStateChange") => {
+            Some(call.reply(StateChangeReturn::NotSupported, []))
+        }
+        (Object::Service(Service::Snapshots), name) => snapshots::invoke(&call, name).await?,
+        (Object::Service(Service::Management), name) => management::invoke(&call, name).await?,
+        (Object::Service(Service::ReferencePoints), name) => {
+            reference_points::invoke(&call, name).await?
+        }
+        (Object::Job(job), name) => job::invoke(&call, job, name).await,
+        (Object::Machine(machine), "RequestStateChange") => {
+            Some(machine::request_state_change(&call, machine.id).await)
+        }
+        _ => None,
+    };
+    outcome.ok_or_else(not_available)
+}
+
+/// A parameter that makes no sense.
+fn invalid(message: impl std::fmt::Display) -> EngineError {
+    EngineError::new(ErrorKind::InvalidParameter, message)
+}
+
+impl Call<'_> {
+    /// An in-parameter's value.
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.parameters.get(&Name::from(name))?.value.as_ref()
+    }
+
+    /// A text; empty is absent.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.value(name)?
+            .as_str()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.value(name)?.as_u64()
+    }
+
+    fn reference(&self, name: &str) -> Option<&ObjectPath> {
+        self.value(name)?.as_reference()
+    }
+
+    /// The object that a reference names.
+    async fn object(&self, name: &str) -> Result<Object, EngineError> {
+        let reference = self
+            .reference(name)
+            .ok_or_else(|| invalid(format!("{name} is missing")))?;
+        self.provider.resolve(self.space, name, reference).await
+    }
+
+    /// The collection of machines or collections that a reference names.
+    async fn collection(&self, name: &str) -> Result<Arc<Collection>, EngineError> {
+        match self.object(name).await? {
+            Object::Collection(collection) => Ok(collection),
+            other => Err(invalid(format!(
+                "{name} names a {}, not a collection",
+                other.class()
+            ))),
+        }
+    }
+
+    /// The snapshot collection that a reference names.
+    async fn snapshot(&self, name: &str) -> Result<Arc<Snapshot>, EngineError> {
+        match self.object(name).await? {
+            Object::SnapshotCollection(snapshot) => Ok(snapshot),
+            other => Err(invalid(format!(
+                "{name} names a {}, not a snapshot collection",
+                other.class()
+            ))),
+        }
+    }
+
+    /// A reference in the namespace of the call.
+    fn path(&self, path: ObjectPath) -> Value {
+        Value::from(path.in_namespace(self.space.name))
+    }
+
+    /// A refusal of the services' first family: its code, and a job that failed
+    /// before it began, whose ErrorDescription says why.
+    async fn refuse(
+        &self,
+        kind: JobKind,
+        code: ServiceReturn,
+        error: &EngineError,
+    ) -> Result<Outcome, CimError> {
+        let owner = self.owner.clone();
+        let job = self
+            .provider
+            .engine
+            .record_refusal(kind, owner, error)
+            .await;
+        let job = self.path(job_path(job.map_err(cim_error)?));
+        Ok(self.reply(code, [("Job", job)]))
+    }
+
+    /// The refusal of what this server does not do.
+    async fn not_supported(&self, kind: JobKind) -> Result<Outcome, CimError> {
+        let message = "this server does not export snapshots and keeps no reference points";
+        let error = EngineError::new(ErrorKind::NotSupported, message);
+        self.refuse(kind, ServiceReturn::NotSupported, &error).await
+    }
+
+    /// An outcome with every out-parameter declared; those not given are null.
+    fn reply<const N: usize>(&self, code: impl Into<u32>, given: [(&str, Value); N]) -> Outcome {
+        let mut given: IndexMap<Name, Value> = given
+            .into_iter()
+            .map(|(name, value)| (Name::from(name), value))
+            .collect();
+        let declared = self
+            .method
+            .parameters
+            .iter()
+            .filter(|(_, parameter)| parameter.is_out());
+        let parameters = declared.map(|(name, parameter)| {
+            let value = TypedValue {
+                ty: parameter.ty.clone(),
+                is_array: parameter.is_array,
+                value: given.swap_remove(name),
+            };
+            (name.clone(), value)
+        });
+        Outcome {
+            parameters: parameters.collect(),
+            return_value: TypedValue {
+                ty: CimType::Uint32,
+                is_array: false,
+                value: Some(Value::Uint32(code.into())),
+            },
+        }
+    }
+}

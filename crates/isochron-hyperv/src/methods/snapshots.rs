@@ -1,0 +1,173 @@
+//! Msvm_CollectionSnapshotService: takes, applies and destroys snapshots of
+//! collections. What is started goes on in a job (4096); what is refused leaves a
+//! job that failed before it began, whose ErrorDescription says why.
+
+use isochron_cim::{CimError, Outcome};
+use isochron_engine::model::{JobKind, SnapshotId, SnapshotKind};
+use isochron_engine::{CreateSnapshot, EngineError, ErrorKind, Started};
+
+use super::{Call, invalid};
+use crate::codes::ServiceReturn;
+use crate::object::{class, job_path, snapshot_path};
+use crate::settings::SnapshotSettings;
+
+/// Why a call is refused: its return code, and the engine's words.
+struct Refusal {
+    code: ServiceReturn,
+    error: EngineError,
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        Self {
+            code: error.kind.into(),
+            error,
+        }
+    }
+}
+
+/// Calls a method; `None` if there is none of that name.
+pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outcome>, CimError> {
+    Ok(Some(match method {
+        "CreateSnapshot" => {
+            let started = create(call).await;
+            finish(call, JobKind::CreateSnapshot, started).await?
+        }
+        "ApplySnapshot" => {
+            let started = apply(call).await;
+            finish(call, JobKind::ApplySnapshot, started).await?
+        }
+        "DestroySnapshot" => {
+            let started = destroy(call).await;
+            finish(call, JobKind::DestroySnapshot, started).await?
+        }
+        "ExportSnapshot" => call.not_supported(JobKind::ExportSnapshot).await?,
+        "ConvertToReferencePoint" => call.not_supported(JobKind::ConvertSnapshot).await?,
+        _ => return Ok(None),
+    }))
+}
+
+/// What SnapshotType asks for. 32768 is what a single machine's snapshot service
+/// calls a recovery snapshot, so its clients send it here too.
+fn kind(snapshot_type: Option<u64>) -> Result<SnapshotKind, Refusal> {
+    match snapshot_type {
+        Some(1) => Ok(SnapshotKind::Standard),
+        Some(2 | 32768) => Ok(SnapshotKind::Recovery),
+        Some(vendor @ 32769..) => Err(Refusal::from(EngineError::new(
+            ErrorKind::NotSupported,
+            format!("SnapshotType {vendor} is a vendor's; 1 (standard) and 2 (recovery) are known"),
+        ))),
+        Some(other) => Err(Refusal {
+            code: ServiceReturn::InvalidType,
+            error: invalid(format!(
+                "SnapshotType {other} is no type of snapshot; 1 is standard, 2 is recovery"
+            )),
+        }),
+        None => Err(Refusal::from(invalid(
+            "SnapshotType is missing; 1 is standard, 2 is recovery",
+        ))),
+    }
+}
+
+async fn create(call: &Call<'_>) -> Result<Started, Refusal> {
+    let kind = kind(call.number("SnapshotType"))?;
+    let collection = call.collection("Collection").await?.id;
+    let settings = SnapshotSettings::read(call.value("SnapshotSettings"), &call.provider.decode)?;
+    let request = CreateSnapshot {
+        collection,
+        id: wanted(call)?,
+        name: settings.name,
+        kind,
+        consistency: settings.consistency,
+        ignore_excluded_disks: settings.ignore_excluded_disks,
+        owner: call.owner.clone(),
+    };
+    Ok(call.provider.engine.create_snapshot(request).await?)
+}
+
+/// The identifier that the caller names the new snapshot collection by.
+fn wanted(call: &Call<'_>) -> Result<Option<SnapshotId>, EngineError> {
+    let name = "ResultingSnapshotCollection";
+    let Some(reference) = call.reference(name) else {
+        return Ok(None);
+    };
+    let path = call.provider.complete(call.space, name, reference)?;
+    if !path.class.is(class::SNAPSHOT_COLLECTION) {
+        return Err(invalid(format!(
+            "{name} names a {}, not a snapshot collection",
+            path.class
+        )));
+    }
+    let id = path.key_str("CollectionID").unwrap_or_default();
+    let id = id.parse().map_err(|_| {
+        invalid(format!(
+            "{name}: the CollectionID {id:?} of the new snapshot is no GUID"
+        ))
+    })?;
+    Ok(Some(id))
+}
+
+async fn apply(call: &Call<'_>) -> Result<Started, Refusal> {
+    let snapshot = call.snapshot("SnapshotCollection").await?;
+    Ok(call
+        .provider
+        .engine
+        .apply_snapshot(snapshot.id, call.owner.clone())
+        .await?)
+}
+
+async fn destroy(call: &Call<'_>) -> Result<Started, Refusal> {
+    let snapshot = call.snapshot("AffectedSnapshotCollection").await?;
+    Ok(call
+        .provider
+        .engine
+        .destroy_snapshot(snapshot.id, call.owner.clone())
+        .await?)
+}
+
+/// The reply: a job either way, and for a new snapshot its path to be.
+async fn finish(
+    call: &Call<'_>,
+    kind: JobKind,
+    started: Result<Started, Refusal>,
+) -> Result<Outcome, CimError> {
+    match started {
+        Ok(started) => Ok(call.reply(
+            ServiceReturn::JobStarted,
+            [
+                (
+                    "ResultingSnapshotCollection",
+                    call.path(snapshot_path(started.snapshot)),
+                ),
+                ("Job", call.path(job_path(started.job))),
+            ],
+        )),
+        Err(Refusal { code, error }) => call.refuse(kind, code, &error).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_told_apart_as_the_reference_says() {
+        for (given, expected) in [
+            (Some(1), Ok(SnapshotKind::Standard)),
+            (Some(2), Ok(SnapshotKind::Recovery)),
+            (Some(32768), Ok(SnapshotKind::Recovery)),
+            (Some(0), Err(ServiceReturn::InvalidType)),
+            (Some(3), Err(ServiceReturn::InvalidType)),
+            (Some(32767), Err(ServiceReturn::InvalidType)),
+            (Some(32769), Err(ServiceReturn::NotSupported)),
+            (Some(65535), Err(ServiceReturn::NotSupported)),
+            (None, Err(ServiceReturn::InvalidParameter)),
+        ] {
+            assert_eq!(
+                kind(given).map_err(|refusal| refusal.code),
+                expected,
+                "{given:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What is served: the engine's records, each as the CIM object that it appears
+//! as, with its class and its path. One record may be two objects (a machine is a
+//! computer system and has settings).
+
+use std::sync::Arc;
+
+use isochron_cim::ObjectPath;
+use isochron_engine::model::{
+    Collection, CollectionKind, Job, JobId, Machine, MemberSnapshot, Snapshot, SnapshotId,
+};
+
+/// The classes served, in the spelling of the schema.
+pub(crate) mod class {
+    pub(crate) const COMPUTER_SYSTEM: &str = "Msvm_ComputerSystem";
+    pub(crate) const SETTINGS: &str = "Msvm_VirtualSystemSettingData";
+    pub(crate) const SYSTEM_COLLECTION: &str = "Msvm_VirtualSystemCollection";
+    pub(crate) const MANAGEMENT_COLLECTION: &str = "Msvm_ManagementCollection";
+    pub(crate) const SNAPSHOT_COLLECTION: &str = "Msvm_SnapshotCollection";
+    pub(crate) const JOB: &str = "Msvm_ConcreteJob";
+    pub(crate) const SNAPSHOT_SERVICE: &str = "Msvm_CollectionSnapshotService";
+    pub(crate) const MANAGEMENT_SERVICE: &str = "Msvm_CollectionManagementService";
+    pub(crate) const REFERENCE_POINT_SERVICE: &str = "Msvm_CollectionReferencePointService";
+    pub(crate) const ERROR: &str = "Msvm_Error";
+    pub(crate) const OBJECT_MANAGER: &str = "CIM_ObjectManager";
+    pub(crate) const NAMESPACE: &str = "CIM_Namespace";
+    pub(crate) const CIMXML: &str = "CIM_CIMXMLCommunicationMechanism";
+    pub(crate) const PROFILE: &str = "CIM_RegisteredProfile";
+}
+
+/// The value of the key Name of our services and of the object manager.
+pub(crate) const SERVICE_NAME: &str = "isochron";
+/// What stands before the identifier in the InstanceID of settings.
+const SETTINGS_PREFIX: &str = "Microsoft:";
+/// The InstanceID of the one profile that is registered.
+pub(crate) const PROFILE_ID: &str = "Isochron:ProfileRegistration:1.0.0";
+
+/// A service. Each has one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    /// Takes, applies and destroys snapshots.
+    Snapshots,
+    /// Defines collections.
+    Management,
+    /// Remembers instants.
+    ReferencePoints,
+}
+
+impl Service {
+    pub(crate) const ALL: [Self; 3] = [Self::Snapshots, Self::Management, Self::ReferencePoints];
+
+    /// Its class.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Snapshots => class::SNAPSHOT_SERVICE,
+            Self::Management => class::MANAGEMENT_SERVICE,
+            Self::ReferencePoints => class::REFERENCE_POINT_SERVICE,
+        }
+    }
+}
+
+/// One member's snapshot, in the snapshot of its collection.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Member {
+    /// The whole.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Which of its members.
+    index: usize,
+}
+
+impl Member {
+    /// The members of a snapshot.
+    pub(crate) fn all(snapshot: &Arc<Snapshot>) -> impl Iterator<Item = Self> {
+        let snapshot = snapshot.clone();
+        (0..snapshot.members.len()).map(move |index| Self {
+            snapshot: snapshot.clone(),
+            index,
+        })
+    }
+
+    /// The first member of which that holds.
+    pub(crate) fn find(
+        snapshot: &Arc<Snapshot>,
+        which: impl Fn(&MemberSnapshot) -> bool,
+    ) -> Option<Self> {
+        let index = snapshot.members.iter().position(which)?;
+        Some(Self {
+            snapshot: snapshot.clone(),
+            index,
+        })
+    }
+
+    /// Its record.
+    pub(crate) fn record(&self) -> &MemberSnapshot {
+        // The only constructors are above, and a snapshot behind an Arc never changes.
+        &self.snapshot.members[self.index]
+    }
+}
+
+/// An object served.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Object {
+    /// This host, as a computer system.
+    Host,
+    /// A virtual machine, as a computer system.
+    Machine(Arc<Machine>),
+    /// The settings in force of a virtual machine.
+    MachineSettings(Arc<Machine>),
+    /// The settings that a member's snapshot holds: in CIM, that is the snapshot.
+    MemberSettings(Member),
+    /// A collection of machines or of collections.
+    Collection(Arc<Collection>),
+    /// A snapshot of a collection.
+    SnapshotCollection(Arc<Snapshot>),
+    /// A job.
+    Job(Arc<Job>),
+    /// A service.
+    Service(Service),
+    /// This server itself.
+    Server,
+    /// A namespace of this server.
+    Namespace(&'static str),
+    /// The way in which this server is spoken to.
+    CimXml,
+    /// The profile that is registered.
+    Profile,
+}
+
+impl Object {
+    /// Its class.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Host | Self::Machine(_) => class::COMPUTER_SYSTEM,
+            Self::MachineSettings(_) | Self::MemberSettings(_) => class::SETTINGS,
+            Self::Collection(collection) => match collection.kind {
+                CollectionKind::Machines => class::SYSTEM_COLLECTION,
+                CollectionKind::Collections => class::MANAGEMENT_COLLECTION,
+            },
+            Self::SnapshotCollection(_) => class::SNAPSHOT_COLLECTION,
+            Self::Job(_) => class::JOB,
+            Self::Service(service) => service.class(),
+            Self::Server => class::OBJECT_MANAGER,
+            Self::Namespace(_) => class::NAMESPACE,
+            Self::CimXml => class::CIMXML,
+            Self::Profile => class::PROFILE,
+        }
+    }
+
+    /// Its path, without namespace. `host` is this host's name.
+    pub(crate) fn path(&self, host: &str) -> ObjectPath {
+        let class = self.class();
+        let path = ObjectPath::class(class);
+        let in_system = |path: ObjectPath| {
+            path.with_key("SystemCreationClassName", class::COMPUTER_SYSTEM)
+                .with_key("SystemName", host)
+        };
+        match self {
+            Self::Host => path
+                .with_key("CreationClassName", class)
+                .with_key("Name", host),
+            Self::Machine(machine) => path
+                .with_key("CreationClassName", class)
+                .with_key("Name", machine.id.to_string()),
+            Self::MachineSettings(machine) => path.with_key("InstanceID", settings_id(machine.id)),
+            Self::MemberSettings(member) => {
+                path.with_key("InstanceID", settings_id(member.record().id))
+            }
+            Self::Collection(collection) => {
+                path.with_key("CollectionID", collection.id.to_string())
+            }
+            Self::SnapshotCollection(snapshot) => snapshot_path(snapshot.id),
+            Self::Job(job) => job_path(job.id),
+            Self::Service(_) | Self::Server | Self::CimXml => in_system(path)
+                .with_key("CreationClassName", class)
+                .with_key("Name", SERVICE_NAME),
+            Self::Namespace(name) => in_system(path)
+                .with_key("ObjectManagerCreationClassName", class::OBJECT_MANAGER)
+                .with_key("ObjectManagerName", SERVICE_NAME)
+                .with_key("CreationClassName", class)
+                .with_key("Name", *name),
+            Self::Profile => path.with_key("InstanceID", PROFILE_ID),
+        }
+    }
+}
+
+/// The path of a snapshot collection, which need not be there yet.
+pub(crate) fn snapshot_path(id: SnapshotId) -> ObjectPath {
+    ObjectPath::class(class::SNAPSHOT_COLLECTION).with_key("CollectionID", id.to_string())
+}
+
+/// The path of a job.
+pub(crate) fn job_path(id: JobId) -> ObjectPath {
+    ObjectPath::class(class::JOB).with_key("InstanceID", id.to_string())
+}
+
+/// The InstanceID of settings.
+pub(crate) fn settings_id(id: impl std::fmt::Display) -> String {
+    format!("{SETTINGS_PREFIX}{id}")
+}
+
+/// The identifier in an InstanceID of settings.
+pub(crate) fn settings_uuid(instance_id: &str) -> Option<uuid::Uuid> {
+    let (prefix, rest) = instance_id.split_at_checked(SETTINGS_PREFIX.len())?;
+    prefix.eq_ignore_ascii_case(SETTINGS_PREFIX).then_some(())?;
+    rest.parse().ok()
+}

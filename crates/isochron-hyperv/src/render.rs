@@ -1,0 +1,118 @@
+//! Describes objects as instances: what each property of a class says of a record.
+//! Properties that nothing is known about stay null.
+
+mod collections;
+mod interop;
+mod jobs;
+mod machines;
+mod services;
+mod snapshots;
+
+pub(crate) use jobs::{effects, errors};
+
+use isochron_cim::{CimError, Instance, ObjectPath, Value};
+use isochron_engine::model::{Machine, SnapshotId};
+use time::OffsetDateTime;
+
+use crate::lookup::Provider;
+use crate::object::{Member, Object};
+use crate::schema::Space;
+
+impl Provider {
+    /// The object as an instance with its path, seen through a namespace.
+    pub(crate) async fn render(
+        &self,
+        space: &Space,
+        object: &Object,
+    ) -> Result<Instance, CimError> {
+        let mut instance = Instance::new(object.class());
+        match object {
+            Object::Host => machines::host(&self.host, &mut instance),
+            Object::Machine(machine) => {
+                let view = self.engine.machine_view(machine.id).await;
+                machines::machine(machine, view, &mut instance);
+            }
+            Object::MachineSettings(machine) => {
+                let parent = self.current(machine).await?;
+                machines::settings(machine, &mut instance);
+                self.set_parent(space, parent.map(Object::MemberSettings), &mut instance);
+            }
+            Object::MemberSettings(member) => {
+                snapshots::member(member, &mut instance);
+                let parent = match member.record().parent {
+                    Some(id) => self.member(id).await?,
+                    None => None,
+                };
+                self.set_parent(space, parent.map(Object::MemberSettings), &mut instance);
+            }
+            Object::Collection(collection) => collections::collection(collection, &mut instance),
+            Object::SnapshotCollection(snapshot) => snapshots::collection(snapshot, &mut instance),
+            Object::Job(job) => {
+                let now = OffsetDateTime::now_utc();
+                jobs::job(job, self.engine.config().job_retention, now, &mut instance);
+            }
+            Object::Service(service) => services::service(*service, &mut instance),
+            Object::Server => interop::object_manager(&mut instance),
+            Object::Namespace(name) => interop::namespace(name, &mut instance),
+            Object::CimXml => interop::cimxml(&mut instance),
+            Object::Profile => interop::profile(&mut instance),
+        }
+        let path = object.path(&self.host);
+        for (name, value) in &path.keys {
+            instance.set(name.clone(), value.clone());
+        }
+        let mut instance = space.repository.complete(instance)?;
+        instance.path = Some(path.in_namespace(space.name));
+        Ok(instance)
+    }
+
+    /// The member's snapshot that a machine grew from.
+    pub(crate) async fn current(&self, machine: &Machine) -> Result<Option<Member>, CimError> {
+        self.member_of(machine, machine.current).await
+    }
+
+    /// A machine's part of a snapshot.
+    pub(crate) async fn member_of(
+        &self,
+        machine: &Machine,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<Option<Member>, CimError> {
+        let Some(id) = snapshot else { return Ok(None) };
+        let snapshot = self.snapshot(id).await?;
+        Ok(snapshot.and_then(|snapshot| Member::find(&snapshot, |m| m.machine == machine.id)))
+    }
+
+    /// Parent is text: an object path.
+    fn set_parent(&self, space: &Space, parent: Option<Object>, instance: &mut Instance) {
+        if let Some(parent) = parent {
+            instance.set("Parent", self.path(space, &parent).to_string());
+        }
+    }
+
+    /// The object's path in a namespace.
+    pub(crate) fn path(&self, space: &Space, object: &Object) -> ObjectPath {
+        object.path(&self.host).in_namespace(space.name)
+    }
+}
+
+/// What every element that works says of itself.
+fn healthy(instance: &mut Instance) {
+    status(instance, &[(2, "OK")], 5);
+}
+
+/// OperationalStatus with its words, and HealthState (5 OK, 20 major failure).
+fn status(instance: &mut Instance, operational: &[(u16, &str)], health: u16) {
+    let codes: Vec<u16> = operational.iter().map(|(code, _)| *code).collect();
+    let words: Vec<&str> = operational.iter().map(|(_, words)| *words).collect();
+    instance.set("Status", words.first().copied().unwrap_or_default());
+    instance.set("OperationalStatus", codes);
+    instance.set("StatusDescriptions", words);
+    instance.set("HealthState", health);
+}
+
+/// Sets a property where there is a value.
+fn set_some(instance: &mut Instance, name: &'static str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        instance.set(name, value);
+    }
+}

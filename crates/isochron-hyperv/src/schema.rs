@@ -1,0 +1,121 @@
+//! The namespaces and their classes, compiled from the MOF files in `mof/`, which
+//! are part of the binary. `root/HyperVCluster/v2` and `root/virtualization/v2`
+//! have the same classes and the same objects; `interop` has what discovery needs.
+
+use std::sync::Arc;
+
+use isochron_cim::{Repository, SchemaError};
+
+/// The namespace of discovery.
+pub(crate) const INTEROP: &str = "interop";
+/// Its other name, which some clients try first.
+const ROOT_INTEROP: &str = "root/interop";
+/// Hyper-V's cluster provider.
+const CLUSTER: &str = "root/HyperVCluster/v2";
+/// Hyper-V's provider on one host.
+const VIRTUALIZATION: &str = "root/virtualization/v2";
+
+/// MOF text with the name that errors give it.
+macro_rules! mof {
+    ($($file:literal),* $(,)?) => {
+        &[$(($file, include_str!(concat!("../mof/", $file)))),*]
+    };
+}
+
+const VIRTUALIZATION_MOF: &[(&str, &str)] = mof![
+    "qualifiers.mof",
+    "cim_core.mof",
+    "cim_collections.mof",
+    "cim_jobs.mof",
+    "msvm_system.mof",
+    "msvm_settings.mof",
+    "msvm_collection.mof",
+    "msvm_jobs.mof",
+    "msvm_services.mof",
+];
+const INTEROP_MOF: &[(&str, &str)] = mof![
+    "qualifiers.mof",
+    "cim_core.mof",
+    "cim_collections.mof",
+    "cim_jobs.mof",
+    "interop.mof"
+];
+
+/// A namespace.
+#[derive(Clone)]
+pub(crate) struct Space {
+    /// Its name as paths give it.
+    pub(crate) name: &'static str,
+    /// Its classes.
+    pub(crate) repository: Arc<Repository>,
+}
+
+/// All namespaces.
+pub(crate) struct Schema {
+    spaces: Vec<Space>,
+}
+
+impl Schema {
+    /// Compiles the classes.
+    pub(crate) fn compile() -> Result<Self, SchemaError> {
+        let virtualization = Arc::new(Repository::from_mof(VIRTUALIZATION_MOF)?);
+        let interop = Arc::new(Repository::from_mof(INTEROP_MOF)?);
+        let space = |name, repository: &Arc<Repository>| Space {
+            name,
+            repository: repository.clone(),
+        };
+        Ok(Self {
+            spaces: vec![
+                space(CLUSTER, &virtualization),
+                space(VIRTUALIZATION, &virtualization),
+                space(INTEROP, &interop),
+            ],
+        })
+    }
+
+    /// The namespaces' names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.spaces.iter().map(|space| space.name)
+    }
+
+    /// The names that namespaces are found by, to which some have another.
+    pub(crate) fn spellings(&self) -> impl Iterator<Item = &'static str> {
+        self.names().chain([ROOT_INTEROP])
+    }
+
+    /// The namespace of this name, in any case, with slashes or backslashes.
+    pub(crate) fn find(&self, name: &str) -> Option<&Space> {
+        let name = name.replace('\\', "/");
+        let name = name.trim_matches('/');
+        let name = if name.eq_ignore_ascii_case(ROOT_INTEROP) {
+            INTEROP
+        } else {
+            name
+        };
+        self.spaces
+            .iter()
+            .find(|space| space.name.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_found_in_every_spelling() {
+        let schema = Schema::compile().unwrap();
+        for (given, name) in [
+            ("root/HyperVCluster/v2", Some(CLUSTER)),
+            (r"ROOT\hypervcluster\V2", Some(CLUSTER)),
+            ("/root/virtualization/v2/", Some(VIRTUALIZATION)),
+            ("Interop", Some(INTEROP)),
+            (r"root\Interop", Some(INTEROP)),
+            ("root/cimv2", None),
+            ("root/virtualization", None),
+            ("", None),
+        ] {
+            assert_eq!(schema.find(given).map(|space| space.name), name, "{given}");
+        }
+    }
+}
