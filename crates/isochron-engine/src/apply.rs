@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::cut::{overlay_on, resume};
+use crate::cut::{dismiss, overlay_on, resume};
 use crate::engine::Inner;
 use crate::gate::Pass;
 use crate::jobs::Progress;
@@ -292,26 +292,28 @@ async fn save(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(), E
         }
         Err(error) => Err(error),
     };
-    if let Some(guard) = &guard {
-        // Before the guard lets go, so that guests do not wait for the records.
-        if outcome.is_err() {
-            join_all(plan.members.iter().map(|member| async move {
-                if let (Power::Running, Some(live)) = (member.power, &member.live) {
-                    resume(live.as_ref(), inner.config.deadlines.stop)
-                        .await
-                        .ok();
-                }
-            }))
-            .await;
-        }
-        if !guard.disarm().await? && outcome.is_ok() {
-            return Err(EngineError::new(
-                ErrorKind::Timeout,
-                format!("saving the present state took longer than {SAVING:?}"),
-            ));
-        }
+    let mut all_run = true;
+    if outcome.is_err() {
+        let resumed = join_all(plan.members.iter().map(|member| async move {
+            match (member.power, &member.live) {
+                (Power::Running, Some(live)) => resume(live.as_ref(), inner.config.deadlines.stop)
+                    .await
+                    .is_ok(),
+                _ => true,
+            }
+        }))
+        .await;
+        all_run = resumed.into_iter().all(|resumed| resumed);
     }
-    outcome
+    let kept = dismiss(guard, all_run).await;
+    outcome?;
+    if !kept? {
+        return Err(EngineError::new(
+            ErrorKind::Timeout,
+            format!("saving the present state took longer than {SAVING:?}"),
+        ));
+    }
+    Ok(())
 }
 
 /// Old processes end, new ones come up and stand.

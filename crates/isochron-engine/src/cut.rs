@@ -31,7 +31,7 @@ use crate::engine::Inner;
 use crate::jobs::Progress;
 use crate::journal::{Journal, JournalMember, Operation, Phase};
 use crate::model::{Consistency, Job, Power, SnapshotKind};
-use crate::ports::{Guard, Guarded, Overlay, SaveMode, Stamp};
+use crate::ports::{Guard, Guarded, HypervisorError, Overlay, SaveMode, Stamp};
 use crate::{EngineError, ErrorKind};
 
 pub(crate) use plan::{Plan, overlay_on, plan};
@@ -107,13 +107,11 @@ async fn attempt(
 
     progress.step(20, "the members are being stopped");
     let outcome = stand_still(inner, plan, guard.as_deref(), &mut evidence, progress).await;
-    if outcome.is_err() {
-        release(inner, plan).await;
-    }
-    let kept = match &guard {
-        Some(guard) => guard.disarm().await,
-        None => Ok(true),
+    let all_run = match outcome {
+        Ok(()) => true,
+        Err(_) => release(inner, plan).await,
     };
+    let kept = dismiss(guard, all_run).await;
     outcome?;
     if !kept? {
         return Err(EngineError::new(
@@ -125,6 +123,18 @@ async fn attempt(
     progress.step(40, "guests run again; memory is being written");
     let memory = finish_saves(plan, progress).await?;
     commit(inner, plan, evidence, memory, report, journal, progress).await
+}
+
+/// Ends a guard's watch; `true` if it was kept. Where someone does not run again,
+/// the guard is left armed and alone, and acts at once.
+pub(crate) async fn dismiss(
+    guard: Option<Box<dyn Guard>>,
+    all_run: bool,
+) -> Result<bool, HypervisorError> {
+    match guard {
+        Some(guard) if all_run => guard.disarm().await,
+        guard => Ok(guard.is_none()),
+    }
 }
 
 /// Everything slow, while the guests run.

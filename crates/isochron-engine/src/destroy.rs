@@ -43,15 +43,9 @@ pub(crate) async fn run(inner: &Arc<Inner>, plan: Plan, progress: &Progress) {
     drop(plan.pass);
     if let Some(error) = &error {
         tracing::warn!(snapshot = %snapshot.id, %error, "destroying left something to do");
-        for member in &snapshot.members {
-            if let Ok(pass) = inner.enter_machines("layers are being merged", [member.machine]) {
-                let inner = Arc::clone(inner);
-                let machine = member.machine;
-                tokio::spawn(async move {
-                    crate::recovery::collect_until_done(inner, machine, pass).await;
-                });
-            }
-        }
+        inner
+            .collect_later(snapshot.members.iter().map(|member| member.machine))
+            .await;
     }
     progress
         .finish(

@@ -14,7 +14,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::cut::resume;
+use crate::cut::{dismiss, resume};
 use crate::engine::Inner;
 use crate::model::{Layer, LayerId, Machine, MachineId, Power, Snapshot};
 use crate::ports::{Guarded, LiveMachine};
@@ -243,9 +243,7 @@ async fn merge_active(
     };
     if running {
         let resumed = resume(live.as_ref(), deadlines.stop).await;
-        if let Some(guard) = &guard {
-            guard.disarm().await?;
-        }
+        dismiss(guard, resumed.is_ok()).await?;
         resumed?;
     }
     if outcome.is_err() {

@@ -48,6 +48,8 @@ impl Inner {
                 self.completed(&journal);
                 drop(pass);
                 progress.shown(ended);
+                self.collect_later(journal.members.iter().map(|member| member.machine))
+                    .await;
                 return;
             }
             Err(error) => error,
@@ -80,6 +82,22 @@ impl Inner {
                 progress.finish(&self.records, None, Some(error)).await;
                 tokio::spawn(settle_until_done(Arc::clone(self), journal.job, pass));
             }
+        }
+    }
+
+    /// Goes on collecting those of these machines that are not done.
+    pub(crate) async fn collect_later(
+        self: &Arc<Self>,
+        machines: impl IntoIterator<Item = MachineId>,
+    ) {
+        let Ok(pending) = self.records.to_collect().await else {
+            return;
+        };
+        for machine in machines
+            .into_iter()
+            .filter(|machine| pending.contains(machine))
+        {
+            tokio::spawn(collect_until_done(Arc::clone(self), machine));
         }
     }
 
@@ -371,14 +389,7 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
     }
     let mut pending = Vec::new();
     for machine in inner.records.to_collect().await? {
-        let Ok(pass) = inner.enter_machines("layers are being merged", [machine]) else {
-            continue;
-        };
-        pending.push(tokio::spawn(collect_until_done(
-            Arc::clone(inner),
-            machine,
-            pass,
-        )));
+        pending.push(tokio::spawn(collect_until_done(Arc::clone(inner), machine)));
     }
     // Mostly they are done at once; a long one goes on while requests are served.
     let _ = tokio::time::timeout(Duration::from_secs(30), join_all(pending)).await;
@@ -389,15 +400,22 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Tries to collect a machine's layers until it is done, ever more slowly.
-pub(crate) async fn collect_until_done(inner: Arc<Inner>, machine: MachineId, pass: Pass) {
+/// Collects a machine's layers, again and again, ever more slowly, until it is
+/// done. The machine is held only while that is tried.
+async fn collect_until_done(inner: Arc<Inner>, machine: MachineId) {
     let mut pause = Duration::from_secs(1);
-    while let Err(error) = collect(&inner, machine, &|_| {}).await {
-        tracing::warn!(%machine, %error, "layers are not merged yet");
+    loop {
+        let outcome = match inner.enter_machines("layers are being merged", [machine]) {
+            Ok(_pass) => collect(&inner, machine, &|_| {}).await,
+            Err(busy) => Err(busy),
+        };
+        match outcome {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%machine, %error, "layers are not merged yet"),
+        }
         inner.clock.sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(60));
     }
-    drop(pass);
 }
 
 impl Inner {

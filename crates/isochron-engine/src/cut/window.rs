@@ -227,18 +227,26 @@ pub(crate) async fn resume(
 }
 
 /// After a failure: everyone runs again and is thawed, before anything else.
-pub(super) async fn release(inner: &Inner, plan: &Plan) {
+/// `true` if all are.
+pub(super) async fn release(inner: &Inner, plan: &Plan) -> bool {
     let deadlines = inner.config.deadlines;
-    join_all(plan.members.iter().map(|member| async move {
-        let Some(live) = member.running() else { return };
+    let released = join_all(plan.members.iter().map(|member| async move {
+        let Some(live) = member.running() else {
+            return true;
+        };
+        let mut released = true;
         if let Err(error) = resume(live.as_ref(), deadlines.stop).await {
             tracing::error!(machine = %member.machine.name, %error, "cannot be resumed yet");
+            released = false;
         }
         if plan.consistency == Consistency::Application
             && let Err(error) = member.thaw(deadlines.freeze).await
         {
             tracing::error!(machine = %member.machine.name, %error, "cannot be thawed yet");
+            released = false;
         }
+        released
     }))
     .await;
+    released.into_iter().all(|released| released)
 }
