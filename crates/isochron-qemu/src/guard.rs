@@ -1,0 +1,197 @@
+//! The daemon's side of the guardian, and the words between the two.
+//!
+//! They talk over a socket pair, one JSON object per line. Per machine the
+//! guardian is handed duplicates of the daemon's own, connected sockets: QEMU
+//! serves one client at a time, and carries out what comes on one connection in
+//! order, so that the guardian's `cont` comes after a `stop` that was the daemon's
+//! last word.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isochron_engine::ports::{Guard, HypervisorError};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::config::QemuConfig;
+use crate::qmp::{Lines, send_with};
+
+/// How long the guardian may take to start and for each answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What the daemon says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// One more machine to be resumed; its QMP socket comes with this line.
+    Resume(String),
+    /// One more machine to be thawed; its agent's socket comes with this line.
+    Thaw(String),
+    /// That was all of them.
+    Ready,
+    /// Act after so many milliseconds, or when the daemon ends.
+    Arm(u64),
+    /// Do not act.
+    Disarm,
+}
+
+/// What the guardian answers to [`Order::Ready`], [`Order::Arm`] and
+/// [`Order::Disarm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// All sockets are there.
+    Ready,
+    /// The watch is on.
+    Armed,
+    /// The watch is off.
+    Disarmed,
+    /// It acted before.
+    Fired,
+}
+
+/// What a guardian does for one machine.
+pub(crate) struct Charge {
+    /// The machine's name or identifier, for messages.
+    pub(crate) name: String,
+    /// Its QMP socket, if it is to be resumed.
+    pub(crate) resume: Option<OwnedFd>,
+    /// Its agent's socket, if it is to be thawed.
+    pub(crate) thaw: Option<OwnedFd>,
+}
+
+/// A guardian. Dropped without being disarmed, it acts.
+pub(crate) struct Guardian {
+    line: Mutex<Wire>,
+}
+
+struct Wire {
+    stream: UnixStream,
+    lines: Lines,
+}
+
+impl Guardian {
+    /// Starts one and waits until it holds all sockets.
+    pub(crate) async fn start(
+        config: &QemuConfig,
+        charges: Vec<Charge>,
+    ) -> Result<Self, HypervisorError> {
+        let failed = |error: io::Error| {
+            HypervisorError::Failed(format!("the guardian could not be started: {error}"))
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|error| failed(error.into()))?;
+        let mut child = Command::new(&config.guardian_exe)
+            .args(&config.guardian_args)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        // Collects it when it ends, whenever that is.
+        tokio::spawn(async move { child.wait().await });
+        let stream = UnixStream::from_std(ours.into()).map_err(failed)?;
+        let mut wire = Wire {
+            stream,
+            lines: Lines::default(),
+        };
+        for Charge { name, resume, thaw } in charges {
+            if let Some(socket) = resume {
+                wire.say(&Order::Resume(name.clone()), Some(socket)).await?;
+            }
+            if let Some(socket) = thaw {
+                wire.say(&Order::Thaw(name), Some(socket)).await?;
+            }
+        }
+        match wire.ask(&Order::Ready).await? {
+            Answer::Ready => Ok(Self {
+                line: Mutex::new(wire),
+            }),
+            other => Err(HypervisorError::Failed(format!(
+                "the guardian says {other:?}"
+            ))),
+        }
+    }
+}
+
+#[async_trait]
+impl Guard for Guardian {
+    async fn arm(&self, deadline: Duration) -> Result<(), HypervisorError> {
+        let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        match self.line.lock().await.ask(&Order::Arm(millis)).await? {
+            Answer::Armed => Ok(()),
+            _ => Err(HypervisorError::Failed(
+                "the guardian acted already and cannot be armed again".to_owned(),
+            )),
+        }
+    }
+
+    async fn disarm(&self) -> Result<bool, HypervisorError> {
+        Ok(self.line.lock().await.ask(&Order::Disarm).await? == Answer::Disarmed)
+    }
+}
+
+impl Wire {
+    async fn say(
+        &mut self,
+        order: &Order,
+        mut descriptor: Option<OwnedFd>,
+    ) -> Result<(), HypervisorError> {
+        let mut line = serde_json::to_vec(order).map_err(|error| gone(&error))?;
+        line.push(b'\n');
+        let mut rest = &line[..];
+        while !rest.is_empty() {
+            let sent = self
+                .stream
+                .async_io(Interest::WRITABLE, || match &descriptor {
+                    Some(descriptor) => send_with(&self.stream, rest, descriptor.as_fd()),
+                    None => self.stream.try_write(rest),
+                });
+            rest = &rest[sent.await.map_err(|error| gone(&error))?..];
+            descriptor = None;
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, order: &Order) -> Result<Answer, HypervisorError> {
+        let work = async {
+            self.say(order, None).await?;
+            let mut chunk = [0; 256];
+            loop {
+                let mut answer = None;
+                self.lines
+                    .drain(|line| answer = serde_json::from_slice(line).ok());
+                if let Some(answer) = answer {
+                    return Ok(answer);
+                }
+                self.stream.readable().await.map_err(|error| gone(&error))?;
+                match self.stream.try_read(&mut chunk) {
+                    Ok(0) => return Err(gone(&"it ended")),
+                    Ok(count) => self
+                        .lines
+                        .push(&chunk[..count])
+                        .map_err(|error| gone(&error))?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                    Err(error) => return Err(gone(&error)),
+                }
+            }
+        };
+        timeout(LIMIT, work).await.unwrap_or_else(|_| {
+            Err(HypervisorError::Timeout(
+                "the guardian does not answer".into(),
+            ))
+        })
+    }
+}
+
+fn gone(why: &dyn std::fmt::Display) -> HypervisorError {
+    HypervisorError::Failed(format!("the guardian cannot be reached: {why}"))
+}

@@ -1,0 +1,305 @@
+//! The guardian: a process that resumes and thaws guests when the daemon does
+//! not, because it was killed, hangs or was stopped.
+//!
+//! ```text
+//!             Ready            Arm                deadline, or end of the daemon
+//!   receiving ----> watching <------> armed -------------------------------> fired
+//!                      |     Disarm                                            |
+//!                      +--- end of the daemon ---> exit <--- end of the daemon +
+//! ```
+//!
+//! It needs nothing but the sockets it was handed: no file, no configuration. It
+//! is in a session of its own and does not end on SIGINT, SIGTERM or SIGHUP; it
+//! ends when the daemon's end of its socket closes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use serde::Deserialize;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::agent;
+use crate::guard::{Answer, Order};
+use crate::qmp::Lines;
+
+/// How long QEMU, and then the agent, may take to answer. Until then the sockets
+/// stay open, so that nothing that was sent is lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The guardian's own number of its `cont`.
+const NAME: &str = "guardian";
+
+/// The guardian's main. Standard input is the daemon's socket pair; it returns
+/// when the daemon has closed its end and nothing is left to do.
+///
+/// # Errors
+/// When standard input is not such a socket, or the system refuses the basics.
+pub fn run() -> io::Result<()> {
+    // Refused only if it leads a session already.
+    let _ = rustix::process::setsid();
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        // A handler that nobody listens to: the signal no longer ends us.
+        let _handlers = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ];
+        let stream = StdStream::from(stdin);
+        stream.set_nonblocking(true)?;
+        Watch::new(UnixStream::from_std(stream)?).keep().await
+    })
+}
+
+/// A machine and the sockets through which it is helped.
+struct Charge {
+    name: String,
+    resume: Option<UnixStream>,
+    thaw: Option<UnixStream>,
+}
+
+struct Watch {
+    daemon: UnixStream,
+    lines: Lines,
+    orders: VecDeque<Order>,
+    descriptors: VecDeque<OwnedFd>,
+    charges: Vec<Charge>,
+    armed: Option<Instant>,
+    fired: bool,
+}
+
+impl Watch {
+    fn new(daemon: UnixStream) -> Self {
+        Self {
+            daemon,
+            lines: Lines::default(),
+            orders: VecDeque::new(),
+            descriptors: VecDeque::new(),
+            charges: Vec::new(),
+            armed: None,
+            fired: false,
+        }
+    }
+
+    async fn keep(mut self) -> io::Result<()> {
+        loop {
+            let deadline = self.armed;
+            let order = tokio::select! {
+                biased;
+                order = self.next_order() => order,
+                () = wait_for(deadline) => {
+                    self.fire("the deadline passed").await;
+                    continue;
+                }
+            };
+            let answer = match order {
+                // An unreadable order is as good as the daemon's end.
+                Ok(None) | Err(_) => {
+                    if self.armed.is_some() {
+                        self.fire("the daemon is gone").await;
+                    }
+                    return Ok(());
+                }
+                Ok(Some(Order::Resume(name))) => {
+                    let socket = self.descriptor()?;
+                    self.charge(name).resume = Some(socket);
+                    continue;
+                }
+                Ok(Some(Order::Thaw(name))) => {
+                    let socket = self.descriptor()?;
+                    self.charge(name).thaw = Some(socket);
+                    continue;
+                }
+                Ok(Some(Order::Ready)) => Answer::Ready,
+                Ok(Some(_)) if self.fired => Answer::Fired,
+                Ok(Some(Order::Arm(millis))) => {
+                    self.armed = Some(Instant::now() + Duration::from_millis(millis));
+                    Answer::Armed
+                }
+                Ok(Some(Order::Disarm)) => {
+                    self.armed = None;
+                    Answer::Disarmed
+                }
+            };
+            let mut line = serde_json::to_vec(&answer)?;
+            line.push(b'\n');
+            // A daemon that is gone is seen at the next read.
+            let _ = self.daemon.write_all(&line).await;
+        }
+    }
+
+    /// The charge of that name; the orders for one machine follow each other.
+    fn charge(&mut self, name: String) -> &mut Charge {
+        let at = match self.charges.iter().position(|charge| charge.name == name) {
+            Some(at) => at,
+            None => {
+                self.charges.push(Charge {
+                    name,
+                    resume: None,
+                    thaw: None,
+                });
+                self.charges.len() - 1
+            }
+        };
+        &mut self.charges[at]
+    }
+
+    fn descriptor(&mut self) -> io::Result<UnixStream> {
+        let descriptor = self.descriptors.pop_front();
+        let descriptor = descriptor.ok_or_else(|| io::Error::other("a socket did not come"))?;
+        UnixStream::from_std(StdStream::from(descriptor))
+    }
+
+    /// The daemon's next order; `None` at its end. May be dropped and called
+    /// again without losing anything.
+    async fn next_order(&mut self) -> io::Result<Option<Order>> {
+        loop {
+            if let Some(order) = self.orders.pop_front() {
+                return Ok(Some(order));
+            }
+            let (daemon, descriptors) = (&self.daemon, &mut self.descriptors);
+            let mut chunk = [0; 4096];
+            let count = daemon
+                .async_io(Interest::READABLE, || {
+                    receive(daemon, &mut chunk, descriptors)
+                })
+                .await?;
+            if count == 0 {
+                return Ok(None);
+            }
+            self.lines.push(&chunk[..count]).map_err(io::Error::other)?;
+            let mut wrong = None;
+            self.lines.drain(|line| match serde_json::from_slice(line) {
+                Ok(order) => self.orders.push_back(order),
+                Err(error) => wrong = Some(error),
+            });
+            if let Some(error) = wrong {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// Resumes and then thaws each machine, all in parallel: one that does not
+    /// answer keeps no other waiting.
+    async fn fire(&mut self, why: &str) {
+        self.armed = None;
+        self.fired = true;
+        eprintln!("isochron guardian: {why}: resuming and thawing guests");
+        let work = self.charges.drain(..).map(async |charge| {
+            let Charge {
+                name,
+                resume: qmp,
+                thaw: agent,
+            } = charge;
+            // Kept open to the end, answered or not.
+            let (mut qmp, mut agent) = (qmp, agent);
+            if let Some(qmp) = &mut qmp {
+                report(&name, "resumed", timeout(PATIENCE, resume(qmp)).await);
+            }
+            if let Some(agent) = &mut agent {
+                report(&name, "thawed", timeout(PATIENCE, agent::thaw(agent)).await);
+            }
+        });
+        futures::future::join_all(work).await;
+    }
+}
+
+async fn wait_for(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn report<T>(name: &str, what: &str, outcome: Result<io::Result<T>, tokio::time::error::Elapsed>) {
+    match outcome {
+        Ok(Ok(_)) => eprintln!("isochron guardian: {name} was {what}"),
+        Ok(Err(error)) => eprintln!("isochron guardian: {name} was not {what}: {error}"),
+        Err(_) => eprintln!(
+            "isochron guardian: {name} did not say within {} s that it was {what}",
+            PATIENCE.as_secs()
+        ),
+    }
+}
+
+/// Reads bytes and the descriptors that came with them.
+fn receive(
+    socket: &UnixStream,
+    chunk: &mut [u8],
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<usize> {
+    // The kernel does not join what was sent with different descriptors.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let received = recvmsg(
+        socket,
+        &mut [io::IoSliceMut::new(chunk)],
+        &mut ancillary,
+        flags,
+    )?;
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("a socket was lost on its way"));
+    }
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    Ok(received.bytes)
+}
+
+/// Sends `cont` and waits for its answer among what else comes on this
+/// connection. The byte 0xFF before it ends whatever the daemon left half said:
+/// QEMU's parser starts afresh on it.
+async fn resume(socket: &mut UnixStream) -> io::Result<()> {
+    #[derive(Deserialize)]
+    struct Reply {
+        id: serde_json::Value,
+        error: Option<Refusal>,
+    }
+    #[derive(Deserialize)]
+    struct Refusal {
+        desc: String,
+    }
+    let mut command = vec![0xff];
+    command.extend_from_slice(format!("{{\"execute\":\"cont\",\"id\":\"{NAME}\"}}\n").as_bytes());
+    socket.write_all(&command).await?;
+    let mut lines = Lines::default();
+    let mut chunk = [0; 4096];
+    loop {
+        socket.readable().await?;
+        match socket.try_read(&mut chunk) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => lines.push(&chunk[..count]).map_err(io::Error::other)?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let mut reply = None;
+        lines.drain(|line| {
+            let ours = |reply: &Reply| reply.id == NAME;
+            reply = serde_json::from_slice(line)
+                .ok()
+                .filter(ours)
+                .or(reply.take());
+        });
+        match reply {
+            Some(Reply { error: None, .. }) => return Ok(()),
+            Some(Reply {
+                error: Some(refusal),
+                ..
+            }) => return Err(io::Error::other(refusal.desc)),
+            None => (),
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! Saving memory and devices to a file, and loading them (QEMU's migration).
+//!
+//! What was measured on QEMU 7.2 and 10.0 and holds this together:
+//! - A *background* save of a machine that stands: 7.2 resumes the guest itself
+//!   once devices are saved and writes are tracked; 10.0 leaves it standing. That
+//!   the state "active" is reached says neither. Pages sent do: they are sent only
+//!   after both. So we wait for RESUME, or for pages and then send `cont`.
+//! - After a *plain* save QEMU is in "postmigrate" and has given its images away:
+//!   a write would end it. `blockdev-set-active` takes them back; where that is
+//!   missing, `block-export-add` does so before it looks at anything else, also
+//!   when the export itself is then refused.
+//! - In "postmigrate" QEMU refuses to save again until it has run. Since it has
+//!   not run, what it saved last is still its state: the file is copied.
+//! - After loading, 10.0 leaves the images of a paused machine given away, too.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use isochron_engine::model::Power;
+use isochron_engine::ports::{HypervisorError, SaveMode, Stamp};
+use qapi::{Enum, qmp};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{LiveQemu, locked};
+use crate::error::{QmpError, file_error, lost_task};
+use crate::qmp::{Capability, Connection, Migration, Parameters};
+
+/// As fast as the disk takes it: QEMU's own limit is 128 MiB/s. Libvirt's
+/// largest value, which every version takes.
+const UNLIMITED: u64 = (i64::MAX as u64 >> 20) << 20;
+/// How long a background save may take to let the guest run.
+const ARMING: Duration = Duration::from_secs(10);
+/// How long a save or load may stand without a byte moved.
+const STALL: Duration = Duration::from_secs(30);
+/// Between two looks at a save that holds a guest up.
+const SHORT_LOOK: Duration = Duration::from_millis(1);
+/// Between two looks at a save behind a guest that runs.
+const LONG_LOOK: Duration = Duration::from_millis(20);
+/// The descriptor's name in QEMU.
+const DESCRIPTOR: &str = "isochron-memory";
+
+/// What was set for a save and what is known of the last.
+#[derive(Default)]
+pub(super) struct Saving {
+    /// What has to be set back.
+    before: Option<Before>,
+    /// The set of descriptors that QEMU holds for us.
+    descriptors: Option<i64>,
+    /// The last plain save, while the machine has not run since.
+    last: Option<(File, Trace)>,
+}
+
+/// The machine's own settings.
+struct Before {
+    capabilities: Vec<qmp::MigrationCapabilityStatus>,
+    max_bandwidth: Option<u64>,
+}
+
+/// What QEMU tells of its last save: no two saves are alike in all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Trace {
+    total_time: u64,
+    transferred: u64,
+    normal: u64,
+    duplicate: u64,
+    length: u64,
+}
+
+/// The record of [`Saving::last`] for a daemon that comes after us.
+#[derive(Serialize, Deserialize)]
+struct LastSave {
+    file: PathBuf,
+    trace: Trace,
+}
+
+enum Phase {
+    Underway,
+    Completed,
+    Failed(String),
+}
+
+impl Migration {
+    fn phase(&self) -> Phase {
+        let reason = |or: &str| self.error.clone().unwrap_or_else(|| or.to_owned());
+        match self.status.as_deref() {
+            Some("completed") => Phase::Completed,
+            Some("failed") => Phase::Failed(reason("QEMU gives no reason")),
+            Some("cancelled") => Phase::Failed(reason("it was cancelled")),
+            None | Some("none") => Phase::Failed("none is under way".to_owned()),
+            Some(_) => Phase::Underway,
+        }
+    }
+
+    fn transferred(&self) -> u64 {
+        self.ram.as_ref().map_or(0, |ram| ram.transferred)
+    }
+
+    /// Memory is on its way: devices are saved and writes are tracked.
+    fn sends_pages(&self) -> bool {
+        self.ram
+            .as_ref()
+            .is_some_and(|ram| ram.normal + ram.duplicate > 0)
+    }
+
+    fn percent(&self) -> u8 {
+        let Some(ram) = self.ram.as_ref().filter(|ram| ram.total > 0) else {
+            return 0;
+        };
+        let done = ram.total.saturating_sub(ram.remaining);
+        u8::try_from(u128::from(done) * 100 / u128::from(ram.total))
+            .unwrap_or(100)
+            .min(100)
+    }
+
+    fn trace(&self, length: u64) -> Trace {
+        let ram = self.ram.as_ref();
+        Trace {
+            total_time: self.total_time,
+            transferred: self.transferred(),
+            normal: ram.map_or(0, |ram| ram.normal),
+            duplicate: ram.map_or(0, |ram| ram.duplicate),
+            length,
+        }
+    }
+}
+
+/// Tells a save that moves from one that hangs.
+struct Stall {
+    transferred: u64,
+    since: Instant,
+}
+
+impl Stall {
+    fn new() -> Self {
+        Self {
+            transferred: 0,
+            since: Instant::now(),
+        }
+    }
+
+    fn hangs(&mut self, migration: &Migration) -> bool {
+        if migration.transferred() != self.transferred {
+            *self = Self {
+                transferred: migration.transferred(),
+                since: Instant::now(),
+            };
+        }
+        self.since.elapsed() > STALL
+    }
+}
+
+impl LiveQemu {
+    async fn migration(&self) -> Result<Migration, QmpError> {
+        self.qmp.ask(&qmp::query_migrate {}).await
+    }
+
+    pub(super) async fn prepare(&self, power: Power) -> Result<SaveMode, HypervisorError> {
+        self.set_back().await?;
+        let parameters: Parameters = self.qmp.ask(&qmp::query_migrate_parameters {}).await?;
+        let capabilities: Vec<Capability> =
+            self.qmp.ask(&qmp::query_migrate_capabilities {}).await?;
+        let known = |c: &Capability| qmp::MigrationCapability::from_name(&c.capability);
+        let set = |capability, state| qmp::MigrationCapabilityStatus { capability, state };
+        // Saving goes to one file in one pass; whatever else was set up for
+        // migration to another host is put off meanwhile.
+        let capabilities: Vec<_> = capabilities
+            .iter()
+            .filter(|c| c.state)
+            .filter_map(known)
+            .collect();
+        let off = capabilities.iter().map(|c| set(*c, false)).collect();
+        locked(&self.saving).before = Some(Before {
+            capabilities: capabilities.iter().map(|c| set(*c, true)).collect(),
+            max_bandwidth: parameters.max_bandwidth,
+        });
+        self.set_capabilities(off).await?;
+        self.set_bandwidth(UNLIMITED).await?;
+        if power != Power::Running {
+            return Ok(SaveMode::Plain("the machine is paused".to_owned()));
+        }
+        if self.qmp.run(&qmp::query_balloon {}).await.is_ok() {
+            return Ok(SaveMode::Plain(
+                "its memory balloon would lose pages during a background save".to_owned(),
+            ));
+        }
+        let background = set(qmp::MigrationCapability::background_snapshot, true);
+        match self.set_capabilities(vec![background]).await {
+            Ok(()) => Ok(SaveMode::Background),
+            Err(error @ QmpError::Refused { .. }) => Ok(SaveMode::Plain(error.text())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn set_capabilities(
+        &self,
+        capabilities: Vec<qmp::MigrationCapabilityStatus>,
+    ) -> Result<(), QmpError> {
+        if capabilities.is_empty() {
+            return Ok(());
+        }
+        self.qmp
+            .run(&qmp::migrate_set_capabilities { capabilities })
+            .await
+            .map(drop)
+    }
+
+    async fn set_bandwidth(&self, limit: u64) -> Result<(), QmpError> {
+        let parameters = serde_json::json!({ "max-bandwidth": limit });
+        let parameters = serde_json::from_value(parameters).map_err(|error| QmpError::Garbled {
+            command: "migrate-set-parameters",
+            detail: error.to_string(),
+        })?;
+        self.qmp
+            .run(&qmp::migrate_set_parameters(parameters))
+            .await
+            .map(drop)
+    }
+
+    /// Sets back what [`prepare`](Self::prepare) set.
+    async fn set_back(&self) -> Result<(), HypervisorError> {
+        let (before, descriptors) = {
+            let mut saving = locked(&self.saving);
+            (saving.before.take(), saving.descriptors.take())
+        };
+        if let Some(fdset_id) = descriptors {
+            // An error means that QEMU closed it itself.
+            let _ = self.qmp.run(&qmp::remove_fd { fd: None, fdset_id }).await;
+        }
+        let Some(before) = before else { return Ok(()) };
+        let background = qmp::MigrationCapability::background_snapshot;
+        let off = qmp::MigrationCapabilityStatus {
+            capability: background,
+            state: false,
+        };
+        self.set_capabilities(vec![off]).await?;
+        self.set_capabilities(before.capabilities).await?;
+        if let Some(limit) = before.max_bandwidth {
+            self.set_bandwidth(limit).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn save_to(
+        &self,
+        path: &Path,
+        mode: &SaveMode,
+    ) -> Result<Option<Stamp>, HypervisorError> {
+        if self.status().await?.status == "postmigrate" {
+            return self.save_again(path).await.map(|()| None);
+        }
+        let file = create(path).await?;
+        let pulse = self.qmp.pulse();
+        let resumed_before = pulse.borrow().resume;
+        let uri = hand_over(&self.qmp, file.into(), |set| {
+            locked(&self.saving).descriptors = Some(set);
+        })
+        .await?;
+        self.qmp
+            .run(&qmp::migrate {
+                channels: None,
+                detach: None,
+                resume: None,
+                uri: Some(uri),
+            })
+            .await?;
+        match mode {
+            SaveMode::Background => self.until_it_runs(resumed_before).await.map(Some),
+            SaveMode::Plain(_) => {
+                let saved = self.until_saved(SHORT_LOOK, &|_| ()).await;
+                // Failed or not: QEMU may have given the images away.
+                let active = self.activate().await;
+                let saved = saved?;
+                active?;
+                self.remember(path, &saved).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits until a background save lets the guest run, or lets it run.
+    async fn until_it_runs(&self, resumed_before: Stamp) -> Result<Stamp, HypervisorError> {
+        let mut pulse = self.qmp.pulse();
+        let work = async {
+            loop {
+                let resumed = pulse.borrow_and_update().resume;
+                if resumed != resumed_before {
+                    return Ok(resumed);
+                }
+                let migration = self.migration().await?;
+                let sends = match migration.phase() {
+                    Phase::Failed(text) => {
+                        return Err(HypervisorError::Failed(format!(
+                            "saving memory failed: {text}"
+                        )));
+                    }
+                    Phase::Completed => true,
+                    Phase::Underway => migration.sends_pages(),
+                };
+                // The second question gives QEMU a turn in which it carries out
+                // what it had decided on by itself.
+                if sends && !self.status().await?.running {
+                    return self.resume_and_wait().await;
+                }
+                let _ = timeout(SHORT_LOOK, pulse.changed()).await;
+            }
+        };
+        timeout(ARMING, work).await.unwrap_or_else(|_| {
+            Err(HypervisorError::Timeout(format!(
+                "QEMU did not let the guest run within {} s of saving memory",
+                ARMING.as_secs()
+            )))
+        })
+    }
+
+    async fn until_saved(
+        &self,
+        look: Duration,
+        progress: &(dyn Fn(u8) + Send + Sync),
+    ) -> Result<Migration, HypervisorError> {
+        let mut stall = Stall::new();
+        loop {
+            let migration = self.migration().await?;
+            match migration.phase() {
+                Phase::Completed => return Ok(migration),
+                Phase::Failed(text) => {
+                    return Err(HypervisorError::Failed(format!(
+                        "saving memory failed: {text}"
+                    )));
+                }
+                Phase::Underway if stall.hangs(&migration) => {
+                    return Err(HypervisorError::Timeout(format!(
+                        "saving memory did not move for {} s",
+                        STALL.as_secs()
+                    )));
+                }
+                Phase::Underway => progress(migration.percent().min(99)),
+            }
+            sleep(look).await;
+        }
+    }
+
+    pub(super) async fn finish(
+        &self,
+        path: &Path,
+        progress: &(dyn Fn(u8) + Send + Sync),
+    ) -> Result<u64, HypervisorError> {
+        let saved = self.until_saved(LONG_LOOK, progress).await;
+        let set_back = self.set_back().await;
+        saved?;
+        set_back?;
+        let owned = path.to_owned();
+        let length = tokio::task::spawn_blocking(move || {
+            let file = File::open(&owned)?;
+            file.sync_all()?;
+            if let Some(parent) = owned.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+            Ok(file.metadata()?.len())
+        });
+        let length = length
+            .await
+            .map_err(|error| lost_task(&error))?
+            .map_err(|error: io::Error| file_error("writing to stable storage:", path, &error))?;
+        progress(100);
+        Ok(length)
+    }
+
+    pub(super) async fn cancel(&self) -> Result<(), HypervisorError> {
+        if matches!(self.migration().await?.phase(), Phase::Underway) {
+            self.qmp.run(&qmp::migrate_cancel {}).await?;
+            // An error is the end that was asked for.
+            let _ = timeout(self.identity.answer, self.until_saved(SHORT_LOOK, &|_| ())).await;
+            if !self.status().await?.running {
+                self.activate().await?;
+            }
+        }
+        self.set_back().await
+    }
+
+    /// Takes the images back that QEMU gave away when it had saved its memory or
+    /// that it has not taken since it loaded it. The guest does not run.
+    pub(crate) async fn activate(&self) -> Result<(), HypervisorError> {
+        if self.qmp.features().set_active {
+            // Not in the crate's schema, which is of QEMU 9.
+            #[derive(Serialize)]
+            struct SetActive {
+                active: bool,
+            }
+            impl qapi::Command for SetActive {
+                type Ok = qapi::Empty;
+                const NAME: &'static str = "blockdev-set-active";
+                const ALLOW_OOB: bool = false;
+            }
+            self.qmp.run(&SetActive { active: true }).await?;
+            return Ok(());
+        }
+        for disk in self
+            .disk_list()
+            .await?
+            .into_iter()
+            .filter(|disk| !disk.root.is_empty())
+        {
+            let id = "isochron-activate".to_owned();
+            let export = qmp::BlockExportOptions::nbd {
+                base: qmp::BlockExportOptionsBase {
+                    fixed_iothread: None,
+                    iothread: None,
+                    writable: None,
+                    writethrough: None,
+                    id: id.clone(),
+                    node_name: disk.root,
+                },
+                nbd: qmp::BlockExportOptionsNbd {
+                    base: qmp::BlockExportOptionsNbdBase {
+                        description: None,
+                        name: None,
+                    },
+                    allocation_depth: None,
+                    bitmaps: None,
+                },
+            };
+            match self.qmp.run(&qmp::block_export_add(export)).await {
+                // Somebody runs an NBD server: the export is taken away again.
+                Ok(_) => {
+                    let mode = Some(qmp::BlockExportRemoveMode::hard);
+                    self.qmp.run(&qmp::block_export_del { mode, id }).await?;
+                }
+                Err(QmpError::Refused { .. }) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps in mind what was saved while the machine stands.
+    async fn remember(&self, path: &Path, saved: &Migration) -> Result<(), HypervisorError> {
+        let failed = |error: io::Error| file_error("reading", path, &error);
+        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let trace = saved.trace(file.metadata().await.map_err(failed)?.len());
+        let record = LastSave {
+            file: path.to_owned(),
+            trace: trace.clone(),
+        };
+        locked(&self.saving).last = Some((file.into_std().await, trace));
+        let files = &self.identity.files;
+        let record = serde_json::to_vec(&record)
+            .map_err(|error| HypervisorError::Failed(error.to_string()))?;
+        files.create().await?;
+        let record_path = files.saved();
+        tokio::fs::write(&record_path, record)
+            .await
+            .map_err(|error| file_error("writing", &record_path, &error))
+    }
+
+    /// Saves a machine that stands as it was last saved.
+    async fn save_again(&self, path: &Path) -> Result<(), HypervisorError> {
+        let migration = self.migration().await?;
+        let same = |trace: &Trace| migration.trace(trace.length) == *trace;
+        let kept = {
+            let saving = locked(&self.saving);
+            let last = saving.last.as_ref().filter(|(_, trace)| same(trace));
+            last.map(|(file, trace)| file.try_clone().map(|file| (file, trace.length)))
+        };
+        let (mut source, length) = match kept {
+            Some(kept) => kept.map_err(|error| file_error("reading", path, &error))?,
+            None => {
+                let record = tokio::fs::read(self.identity.files.saved()).await.ok();
+                let record = record.and_then(|record| serde_json::from_slice(&record).ok());
+                let record = record.filter(|record: &LastSave| same(&record.trace));
+                let file = match &record {
+                    Some(record) => tokio::fs::File::open(&record.file).await.ok(),
+                    None => None,
+                };
+                match (file, record) {
+                    (Some(file), Some(record)) => (file.into_std().await, record.trace.length),
+                    _ => {
+                        return Err(HypervisorError::Failed(
+                            "the machine stands since it was saved by somebody else, and QEMU \
+                             does not save twice: let it run first"
+                                .to_owned(),
+                        ));
+                    }
+                }
+            }
+        };
+        let mut target = create(path).await?;
+        let copy = tokio::task::spawn_blocking(move || {
+            source.rewind()?;
+            io::copy(&mut source.by_ref().take(length), &mut target)
+        });
+        let copied = copy
+            .await
+            .map_err(|error| lost_task(&error))?
+            .map_err(|error| file_error("writing", path, &error))?;
+        if copied != length {
+            return Err(HypervisorError::Failed(
+                "the memory saved last has been changed since".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Creates a file that was not there, for its owner alone.
+async fn create(path: &Path) -> Result<File, HypervisorError> {
+    let owned = path.to_owned();
+    let created = tokio::task::spawn_blocking(move || {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(owned)
+    });
+    created
+        .await
+        .map_err(|error| lost_task(&error))?
+        .map_err(|error| file_error("creating", path, &error))
+}
+
+/// Gives QEMU a file and returns the address that migration commands take.
+async fn hand_over(
+    qmp: &Connection,
+    file: OwnedFd,
+    keep: impl FnOnce(i64),
+) -> Result<String, QmpError> {
+    if qmp.features().file_transport {
+        let set = qmp
+            .run_with(
+                &qmp::add_fd {
+                    fdset_id: None,
+                    opaque: None,
+                },
+                file,
+            )
+            .await?;
+        keep(set.fdset_id);
+        return Ok(format!("file:/dev/fdset/{}", set.fdset_id));
+    }
+    qmp.run_with(
+        &qmp::getfd {
+            fdname: DESCRIPTOR.to_owned(),
+        },
+        file,
+    )
+    .await?;
+    Ok(format!("fd:{DESCRIPTOR}"))
+}
+
+/// Loads saved memory into a QEMU that waits for it. Its processors stand.
+pub(crate) async fn load(machine: &LiveQemu, path: &Path) -> Result<(), HypervisorError> {
+    let file = tokio::fs::File::open(path).await;
+    let file = file
+        .map_err(|error| file_error("opening", path, &error))?
+        .into_std()
+        .await;
+    let mut set = None;
+    let uri = hand_over(&machine.qmp, file.into(), |id| set = Some(id)).await?;
+    let survives = machine.qmp.features().survives_bad_memory;
+    let incoming = qmp::migrate_incoming {
+        channels: None,
+        exit_on_error: survives.then_some(false),
+        uri: Some(uri),
+    };
+    machine.qmp.run(&incoming).await?;
+    let started = Instant::now();
+    loop {
+        match machine.migration().await?.phase() {
+            Phase::Completed if machine.status().await?.status != "inmigrate" => break,
+            Phase::Failed(text) if started.elapsed() > STALL || text != "none is under way" => {
+                return Err(HypervisorError::Failed(text));
+            }
+            // A load tells nothing of its progress.
+            _ if started.elapsed() > STALL * 20 => {
+                return Err(HypervisorError::Timeout(
+                    "loading memory does not end".to_owned(),
+                ));
+            }
+            _ => sleep(SHORT_LOOK).await,
+        }
+    }
+    if let Some(fdset_id) = set {
+        // An error means that QEMU closed it itself.
+        let _ = machine
+            .qmp
+            .run(&qmp::remove_fd { fd: None, fdset_id })
+            .await;
+    }
+    machine.activate().await
+}
