@@ -16,7 +16,7 @@ help:
 	@echo "make install-deps  install the packages that are missing (Debian, Ubuntu)"
 	@echo "make clean         remove everything that was built"
 
-demo: install-deps guest build
+demo: install-deps guest venv build
 	target/release/isochron demo
 
 build: install-deps

@@ -1,0 +1,236 @@
+//! The resources: one list from which both the router and the OpenAPI document
+//! are built.
+//!
+//! What changes something runs to its end in a task of its own: a caller who
+//! goes away must not leave half of it undone.
+
+mod collections;
+mod jobs;
+mod machines;
+mod snapshots;
+
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use isochron_engine::{Engine, EngineError};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::ApiError;
+use crate::dto::{Error, ErrorKind, Version};
+use crate::listen::Caller;
+
+/// The largest request body, in bytes. The largest that makes sense, a
+/// definition with many disks, has a hundredth of it.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// For how long a request's body may be on its way.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Isochron",
+        description = "Snapshots of a collection of virtual machines at one instant.\n\n\
+            Machines, collections and snapshots are named by identifier or by name wherever \
+            they are named. What takes long is answered with 202 and a job. Served on a unix \
+            socket, and on HTTP where the daemon is told to."
+    ),
+    tags(
+        (name = "machines", description = "Virtual machines"),
+        (name = "collections", description = "Sets of machines"),
+        (name = "snapshots", description = "Snapshots of whole collections"),
+        (name = "jobs", description = "What runs after a call has returned"),
+        (name = "daemon", description = "The daemon itself")
+    )
+)]
+struct Document;
+
+/// Every resource, with its description.
+fn resources() -> OpenApiRouter<Engine> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(version))
+        .routes(routes!(machines::list, machines::create))
+        .routes(routes!(machines::show, machines::change, machines::remove))
+        .routes(routes!(machines::start))
+        .routes(routes!(machines::stop))
+        .routes(routes!(machines::pause))
+        .routes(routes!(machines::resume))
+        .routes(routes!(collections::list, collections::create))
+        .routes(routes!(
+            collections::show,
+            collections::change,
+            collections::remove
+        ))
+        .routes(routes!(snapshots::list, snapshots::create))
+        .routes(routes!(snapshots::show, snapshots::destroy))
+        .routes(routes!(snapshots::apply))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::cancel))
+}
+
+/// The API over an engine.
+pub fn router(engine: Engine) -> Router {
+    let (router, _) = resources().split_for_parts();
+    router
+        .route(
+            "/openapi.json",
+            get(|| async { ([(CONTENT_TYPE, "application/json")], openapi_text()) }),
+        )
+        .fallback(no_such_resource)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(read_body))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(engine)
+}
+
+/// The OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let (_, document) = resources().split_for_parts();
+    document
+}
+
+/// The OpenAPI document as text: JSON for people, with a line end.
+pub fn openapi_text() -> String {
+    #[expect(
+        clippy::expect_used,
+        reason = "a document of strings, numbers and maps is JSON"
+    )]
+    let mut text = openapi()
+        .to_pretty_json()
+        .expect("OpenAPI document as JSON");
+    text.push('\n');
+    text
+}
+
+/// Which program answers, and its version.
+#[utoipa::path(get, path = "/v1/version", tag = "daemon",
+    responses((status = 200, description = "The daemon", body = Version)))]
+async fn version() -> Json<Version> {
+    Json(Version {
+        name: "isochron".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+async fn no_such_resource(request: Request) -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        ErrorKind::NotFound,
+        format!(
+            "there is no resource {}; see /openapi.json",
+            request.uri().path()
+        ),
+    )
+}
+
+async fn no_such_method(request: Request) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        ErrorKind::NotSupported,
+        format!(
+            "{} has no {}; see /openapi.json",
+            request.uri().path(),
+            request.method()
+        ),
+    )
+}
+
+/// Reads the body before the handler runs, within a size and a time.
+async fn read_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_LIMIT)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, body.into())).await,
+        Ok(Err(_)) => ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::InvalidParameter,
+            format!("the request's body is larger than {BODY_LIMIT} bytes, or broke off"),
+        )
+        .into_response(),
+        Err(_) => ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::Timeout,
+            format!(
+                "the request's body did not come within {} s",
+                BODY_TIME.as_secs()
+            ),
+        )
+        .into_response(),
+    }
+}
+
+/// A body of JSON, refused in our form.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(ApiError))]
+struct Body<T>(T);
+
+/// Query parameters, refused in our form.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(ApiError))]
+struct Query<T>(T);
+
+/// What the path names, refused in our form.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(ApiError))]
+struct Named<T>(T);
+
+/// Who asks, as jobs keep it.
+struct Owner(Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Owner {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(
+            parts.extensions.get::<Caller>().map(ToString::to_string),
+        ))
+    }
+}
+
+/// Runs a change to its end, even if the caller goes away.
+async fn to_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::spawn(change).await {
+        Ok(result) => Ok(result?),
+        Err(error) => {
+            tracing::error!(%error, "a request's task ended without an answer");
+            Err(ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                ErrorKind::Failed,
+                "the daemon failed while it carried this out; its log says more",
+            ))
+        }
+    }
+}
+
+/// The answer with which a job is handed out.
+async fn accepted(
+    engine: &Engine,
+    started: isochron_engine::Started,
+) -> Result<
+    (
+        StatusCode,
+        [(http::HeaderName, String); 1],
+        Json<crate::dto::Job>,
+    ),
+    ApiError,
+> {
+    let job = engine.job(started.job).await?;
+    let location = [(http::header::LOCATION, format!("/v1/jobs/{}", started.job))];
+    Ok((StatusCode::ACCEPTED, location, Json(job.into())))
+}
+
+/// The refusals that every resource may answer with.
+#[derive(utoipa::IntoResponses)]
+#[response(status = "default", description = "A refusal")]
+struct Refusal(#[allow(dead_code, reason = "described, not made: ApiError answers")] Error);

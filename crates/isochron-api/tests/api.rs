@@ -1,0 +1,534 @@
+//! The API over the engine, on its listeners: what every resource answers, and
+//! what is refused how. The machines are simulated; everything else is real.
+
+#![allow(clippy::unwrap_used)] // tests end at the first surprise
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use isochron_api::client::{Client, ClientError, Server};
+use isochron_api::dto::*;
+use isochron_api::listen::{Socket, serve_http};
+use isochron_engine::Engine;
+use isochron_engine::model;
+use isochron_sim::{Fault, Point, When, World};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A daemon in this process.
+struct Api {
+    world: World,
+    engine: Engine,
+    client: Client,
+    http: String,
+    stop: Option<(oneshot::Sender<()>, oneshot::Sender<()>)>,
+    tasks: Vec<JoinHandle<()>>,
+    directory: tempfile::TempDir,
+}
+
+impl Api {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let world = World::new();
+        let daemon = world.daemon();
+        let config = isochron_engine::Config::new(directory.path());
+        let engine = Engine::open(daemon.hypervisor(), daemon.store(), world.clock(), config)
+            .await
+            .unwrap();
+        let router = isochron_api::router(engine.clone());
+        let path = directory.path().join("api.sock");
+        let socket = Socket::bind(&path).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = listener.local_addr().unwrap().to_string();
+        let (stop_socket, stopped_socket) = oneshot::channel::<()>();
+        let (stop_http, stopped_http) = oneshot::channel::<()>();
+        let tasks = vec![
+            tokio::spawn(socket.serve(router.clone(), async {
+                let _ = stopped_socket.await;
+            })),
+            tokio::spawn(async {
+                let stopped = async {
+                    let _ = stopped_http.await;
+                };
+                serve_http(listener, router, stopped).await.unwrap();
+            }),
+        ];
+        let client = Client::new(Server::Unix(path));
+        Self {
+            world,
+            engine,
+            client,
+            http,
+            stop: Some((stop_socket, stop_http)),
+            tasks,
+            directory,
+        }
+    }
+
+    async fn define(&self, name: &str) -> Machine {
+        let definition = self.world.definition(name, &["root"]).into();
+        self.client
+            .create_machine(&NewMachine::Define(definition))
+            .await
+            .unwrap()
+    }
+
+    /// A collection of running machines.
+    async fn shop(&self, members: &[&str]) -> Collection {
+        for name in members {
+            self.define(name).await;
+            self.client.start_machine(name).await.unwrap();
+        }
+        let new = NewCollection {
+            name: "shop".to_owned(),
+            id: None,
+            kind: CollectionKind::Machines,
+            members: members.iter().map(ToString::to_string).collect(),
+        };
+        self.client.create_collection(&new).await.unwrap()
+    }
+
+    async fn ended(&self, job: &Job) -> Job {
+        self.client
+            .job(&job.id.to_string(), Duration::from_secs(30))
+            .await
+            .unwrap()
+    }
+
+    /// One request by hand on HTTP: status and body.
+    async fn raw(&self, head: &str, body: &str) -> (u16, Value) {
+        let mut stream = TcpStream::connect(&self.http).await.unwrap();
+        let request = format!(
+            "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        // The other side may refuse before it has read everything.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .unwrap_or_default()
+            .parse()
+            .unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+}
+
+fn snapshot_of(collection: &str, name: &str) -> NewSnapshot {
+    serde_json::from_value(json!({ "collection": collection, "name": name })).unwrap()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Error {
+    match result {
+        Err(ClientError::Refused(error)) => error,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_machine_from_definition_to_oblivion() {
+    let api = Api::start().await;
+    let (client, id) = (&api.client, api.define("web").await.id.to_string());
+    let machine = client.machine("web").await.unwrap();
+    assert_eq!(
+        (machine.power, machine.origin),
+        (Power::Off, Origin::Launched)
+    );
+    assert_eq!(
+        machine.disks[0].active.as_ref(),
+        machine.disks[0].chain.first().map(|l| &l.path)
+    );
+    assert_eq!(client.machine(&id).await.unwrap(), machine);
+
+    assert_eq!(
+        client.start_machine("web").await.unwrap().power,
+        Power::Running
+    );
+    assert_eq!(
+        client.pause_machine(&id).await.unwrap().power,
+        Power::Paused
+    );
+    assert_eq!(
+        client.machines().await.unwrap()[0].power,
+        Some(Power::Paused)
+    );
+    assert_eq!(
+        client.resume_machine("web").await.unwrap().power,
+        Power::Running
+    );
+    assert_eq!(
+        refusal(client.undefine_machine("web").await).kind,
+        ErrorKind::InvalidState
+    );
+    assert_eq!(client.kill_machine("web").await.unwrap().power, Power::Off);
+
+    let renamed = MachineChange {
+        name: Some("a web/server?".to_owned()),
+    };
+    client.change_machine("web", &renamed).await.unwrap();
+    // A name that a path has to escape.
+    assert_eq!(
+        client
+            .machine("a web/server?")
+            .await
+            .unwrap()
+            .id
+            .to_string(),
+        id
+    );
+    assert_eq!(
+        refusal(client.machine("web").await).kind,
+        ErrorKind::NotFound
+    );
+    client.undefine_machine("a web/server?").await.unwrap();
+    assert_eq!(client.machines().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_collection_takes_all_its_members_or_none() {
+    let api = Api::start().await;
+    let client = &api.client;
+    let collection = api.shop(&["web", "db"]).await;
+    let names = |collection: &Collection| {
+        collection
+            .members
+            .iter()
+            .map(|member| member.name.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&collection), ["web", "db"]);
+
+    let bad = NewCollection {
+        name: "other".to_owned(),
+        id: None,
+        kind: CollectionKind::Machines,
+        members: vec!["web".to_owned(), "nobody".to_owned()],
+    };
+    assert_eq!(
+        refusal(client.create_collection(&bad).await).kind,
+        ErrorKind::NotFound
+    );
+    assert_eq!(client.collections().await.unwrap().len(), 1);
+    let same = NewCollection {
+        name: "shop".to_owned(),
+        members: vec![],
+        ..bad
+    };
+    assert_eq!(
+        refusal(client.create_collection(&same).await).kind,
+        ErrorKind::Exists
+    );
+
+    api.define("queue").await;
+    let change = |add: &[&str], remove: &[&str]| CollectionChange {
+        add: add.iter().map(ToString::to_string).collect(),
+        remove: remove.iter().map(ToString::to_string).collect(),
+        ..CollectionChange::default()
+    };
+    let refused = refusal(
+        client
+            .change_collection("shop", &change(&["queue"], &["x"]))
+            .await,
+    );
+    assert_eq!(refused.kind, ErrorKind::NotFound);
+    assert_eq!(
+        names(&client.collection("shop").await.unwrap()),
+        ["web", "db"]
+    );
+    let refused = refusal(
+        client
+            .change_collection("shop", &change(&[], &["web", "queue"]))
+            .await,
+    );
+    assert!(refused.message.contains("queue"), "{}", refused.message);
+    let changed = client
+        .change_collection("shop", &change(&["queue"], &["db"]))
+        .await
+        .unwrap();
+    assert_eq!(names(&changed), ["web", "queue"]);
+
+    let rename = CollectionChange {
+        name: Some("store".to_owned()),
+        ..Default::default()
+    };
+    assert_eq!(
+        client.change_collection("shop", &rename).await.unwrap().id,
+        collection.id
+    );
+    client.destroy_collection("store").await.unwrap();
+    assert_eq!(
+        refusal(client.collection("store").await).kind,
+        ErrorKind::NotFound
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_is_a_job_and_then_a_tree() {
+    let api = Api::start().await;
+    let client = &api.client;
+    api.shop(&["web", "db"]).await;
+    let job = client
+        .create_snapshot(&snapshot_of("shop", "one"))
+        .await
+        .unwrap();
+    assert_eq!(job.kind, JobKind::CreateSnapshot);
+    assert!(
+        job.owner
+            .as_deref()
+            .is_some_and(|owner| owner.starts_with("uid "))
+    );
+    let job = api.ended(&job).await;
+    assert_eq!(
+        (job.state, job.percent, job.error),
+        (JobState::Completed, 100, None)
+    );
+
+    let one = client.snapshot("one").await.unwrap();
+    assert_eq!(Some(one.id), job.snapshot_id);
+    assert!(one.current && one.parent.is_none());
+    assert!(one.members.iter().all(|member| member.memory.is_some()));
+    assert!(one.cut.common_window_us.is_some_and(|window| window >= 0));
+    let mut vms: Vec<_> = one
+        .cut
+        .members
+        .iter()
+        .map(|member| member.vm.as_str())
+        .collect();
+    vms.sort();
+    assert_eq!(vms, ["db", "web"]);
+
+    let recovery = NewSnapshot {
+        kind: SnapshotKind::Recovery,
+        ..snapshot_of("shop", "two")
+    };
+    let job = client.create_snapshot(&recovery).await.unwrap();
+    assert_eq!(api.ended(&job).await.state, JobState::Completed);
+    let all = client.snapshots(Some("shop")).await.unwrap();
+    assert_eq!(
+        all.iter().map(|s| s.current).collect::<Vec<_>>(),
+        [false, true]
+    );
+    assert_eq!(all[1].parent, Some(one.id));
+
+    let job = client.apply_snapshot("one").await.unwrap();
+    assert_eq!(api.ended(&job).await.state, JobState::Completed);
+    assert!(client.snapshot("one").await.unwrap().current);
+
+    assert_eq!(
+        refusal(client.destroy_collection("shop").await).kind,
+        ErrorKind::InvalidState
+    );
+    for name in ["two", "one"] {
+        let job = client.destroy_snapshot(name).await.unwrap();
+        assert_eq!(api.ended(&job).await.state, JobState::Completed);
+    }
+    assert_eq!(client.snapshots(None).await.unwrap(), []);
+    assert_eq!(client.jobs().await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn what_fails_says_so() {
+    let api = Api::start().await;
+    let client = &api.client;
+    api.shop(&["web"]).await;
+    for (refused, kind) in [
+        (
+            client.create_snapshot(&snapshot_of("nothing", "x")).await,
+            ErrorKind::NotFound,
+        ),
+        (client.apply_snapshot("nothing").await, ErrorKind::NotFound),
+        (
+            client.job("nonsense", Duration::ZERO).await,
+            ErrorKind::InvalidParameter,
+        ),
+        (
+            client
+                .job(&model::JobId::new().to_string(), Duration::from_secs(1))
+                .await,
+            ErrorKind::NotFound,
+        ),
+    ] {
+        let error = refusal(refused);
+        assert_eq!(error.kind, kind, "{}", error.message);
+    }
+    // A job that fails carries the sentence.
+    api.world
+        .fail_next(Point::Swap, None, When::Before, Fault::Error);
+    let job = client
+        .create_snapshot(&snapshot_of("shop", "x"))
+        .await
+        .unwrap();
+    let job = api.ended(&job).await;
+    assert_eq!(job.state, JobState::Failed);
+    assert!(!job.error.unwrap().message.is_empty());
+    assert_eq!(client.snapshots(None).await.unwrap(), []);
+    assert_eq!(
+        refusal(client.cancel_job(&job.id.to_string()).await).kind,
+        ErrorKind::InvalidState
+    );
+}
+
+/// What is no request of ours gets a status and a sentence, never a silence.
+#[tokio::test]
+async fn bad_requests() {
+    let api = Api::start().await;
+    let big = format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20));
+    let post = "POST /v1/collections HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    for (head, body, status, kind) in [
+        (
+            "GET /v1/nothing HTTP/1.1\r\nHost: localhost",
+            "",
+            404,
+            "not_found",
+        ),
+        (
+            "PUT /v1/machines HTTP/1.1\r\nHost: localhost",
+            "",
+            405,
+            "not_supported",
+        ),
+        (
+            "GET /v1/machines/none HTTP/1.1\r\nHost: localhost",
+            "",
+            404,
+            "not_found",
+        ),
+        (
+            "GET /v1/machines/%ff HTTP/1.1\r\nHost: localhost",
+            "",
+            400,
+            "invalid_parameter",
+        ),
+        (
+            "GET /v1/snapshots?colection=x HTTP/1.1\r\nHost: localhost",
+            "",
+            400,
+            "invalid_parameter",
+        ),
+        (
+            "POST /v1/machines/x/stop?wait=-1 HTTP/1.1\r\nHost: localhost",
+            "",
+            422,
+            "invalid_parameter",
+        ),
+        (
+            "POST /v1/machines/x/stop?wait=NaN HTTP/1.1\r\nHost: localhost",
+            "",
+            422,
+            "invalid_parameter",
+        ),
+        (
+            "POST /v1/collections HTTP/1.1\r\nHost: localhost",
+            "{}",
+            415,
+            "invalid_parameter",
+        ),
+        (post, "{", 400, "invalid_parameter"),
+        (post, "{}", 422, "invalid_parameter"),
+        (
+            post,
+            "{\"name\": \"a\", \"nmae\": \"b\"}",
+            422,
+            "invalid_parameter",
+        ),
+        (post, big.as_str(), 413, "invalid_parameter"),
+        (
+            "GET /v1/version HTTP/1.1\r\nHost: evil.example",
+            "",
+            403,
+            "forbidden",
+        ),
+        (
+            "GET /v1/version HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example",
+            "",
+            403,
+            "forbidden",
+        ),
+        (
+            "GET /v1/version HTTP/1.1\r\nHost: localhost\r\nOrigin: null",
+            "",
+            403,
+            "forbidden",
+        ),
+    ] {
+        let (got, answer) = api.raw(head, body).await;
+        assert_eq!(
+            (got, &answer["kind"]),
+            (status, &json!(kind)),
+            "{head}: {answer}"
+        );
+        assert!(
+            !answer["message"].as_str().unwrap_or_default().is_empty(),
+            "{head}: {answer}"
+        );
+    }
+    let own = format!(
+        "GET /v1/version HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}",
+        api.http
+    );
+    assert_eq!(api.raw(&own, "").await.0, 200);
+    let (status, document) = api
+        .raw("GET /openapi.json HTTP/1.1\r\nHost: localhost", "")
+        .await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        document,
+        serde_json::to_value(isochron_api::openapi()).unwrap()
+    );
+    assert_eq!(api.client.collections().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn both_listeners_serve_and_stop() {
+    let mut api = Api::start().await;
+    let over_http = Client::new(format!("http://{}", api.http).parse().unwrap());
+    assert_eq!(
+        over_http.version().await.unwrap(),
+        api.client.version().await.unwrap()
+    );
+
+    // A request that waits for long does not hold the daemon up for long.
+    api.shop(&["web"]).await;
+    api.world
+        .fail_next(Point::Stop, None, When::Before, Fault::Hang);
+    let job = api
+        .client
+        .create_snapshot(&snapshot_of("shop", "x"))
+        .await
+        .unwrap();
+    let waiting = tokio::spawn({
+        let (client, id) = (api.client.clone(), job.id.to_string());
+        async move { client.job(&id, Duration::from_secs(60)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    drop(api.stop.take());
+    for task in api.tasks.drain(..) {
+        task.await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let _ = waiting.await.unwrap();
+    // The job is the engine's, not the listeners'. It ends before its directory.
+    api.world.release();
+    api.engine.wait_job(model::JobId(job.id)).await.unwrap();
+    let socket: PathBuf = api.directory.path().join("api.sock");
+    assert!(!socket.exists());
+    match api.client.version().await {
+        Err(ClientError::Unreachable { .. }) => {}
+        other => panic!("somebody answers: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn clients_are_told_when_nobody_answers() {
+    let nowhere = Client::new(Server::Unix("/nonexistent/isochron.sock".into()));
+    let error = nowhere.machines().await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("/nonexistent/isochron.sock"));
+}

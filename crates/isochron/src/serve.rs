@@ -1,0 +1,267 @@
+//! The daemon: opens the store, takes over machines that run, recovers what was
+//! under way, then listens.
+//!
+//! On SIGTERM and SIGINT it stops listening, lets jobs that run reach their end
+//! within a bound, and exits. Guests are no children of it: they run on.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use isochron_api::listen::{Socket, serve_http};
+use isochron_cimxml::decode_embedded;
+use isochron_engine::Engine;
+use isochron_engine::ports::SystemClock;
+use isochron_hyperv::HypervServer;
+use isochron_qemu::{QemuConfig, QemuHypervisor};
+use isochron_store::SqliteStore;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Address, Config, Environment};
+use crate::exit::Failure;
+use crate::output;
+
+/// For how long jobs that run are waited for at the end.
+const JOB_GRACE: Duration = Duration::from_secs(60);
+
+/// How to run the daemon. What is said here goes before the configuration.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  isochron serve
+  isochron serve --config /etc/isochron/isochron.toml
+  isochron serve --state /tmp/try --listen-socket /tmp/try.sock --listen-cimxml off
+  isochron serve --print-config > isochron.toml
+
+ISOCHRON_LOG sets what is logged: info (the default), debug, isochron_qemu=trace, ...")]
+pub struct ServeOptions {
+    /// Directory of the store and of the memory of snapshots
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Unix socket of the JSON API
+    #[arg(long, value_name = "PATH")]
+    listen_socket: Option<PathBuf>,
+    /// Address of CIM-XML; port 0 takes a free one; "off" for none
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_cimxml: Option<Address>,
+    /// Address of the JSON API on HTTP; port 0 takes a free one; "off" for none
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_http: Option<Address>,
+    /// Print the configuration that results, and exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl ServeOptions {
+    fn apply_to(self, config: &mut Config) -> std::io::Result<()> {
+        if let Some(state) = self.state {
+            let state = std::path::absolute(state)?;
+            // What lay below the old directory by default lies below this one.
+            for path in [&mut config.run, &mut config.listen.socket] {
+                if let Ok(rest) = path.strip_prefix(&config.state) {
+                    *path = state.join(rest);
+                }
+            }
+            config.state = state;
+        }
+        if let Some(socket) = self.listen_socket {
+            config.listen.socket = std::path::absolute(socket)?;
+        }
+        if let Some(address) = self.listen_cimxml {
+            config.listen.cimxml = address;
+        }
+        if let Some(address) = self.listen_http {
+            config.listen.http = address;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(options: ServeOptions, file: Option<&Path>) -> Result<(), Failure> {
+    let mut config = Config::load(file, &Environment::of_process()).map_err(Failure::usage)?;
+    let print = options.print_config;
+    options.apply_to(&mut config).map_err(Failure::usage)?;
+    config.check().map_err(Failure::usage)?;
+    if print {
+        return output::text(&toml::to_string(&config).map_err(Failure::failed)?);
+    }
+    let filter =
+        EnvFilter::try_from_env("ISOCHRON_LOG").or_else(|error| {
+            match std::env::var_os("ISOCHRON_LOG") {
+                None => Ok(EnvFilter::new("info")),
+                Some(_) => Err(Failure::usage(format!("ISOCHRON_LOG: {error}"))),
+            }
+        })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    // Signals wait for us from now on, while recovery runs too.
+    let mut signals = Signals::new().map_err(Failure::failed)?;
+    let engine = open(&config).await?;
+    let (stop, stopping) = watch::channel(false);
+    let listeners = listen(&config, &engine, stopping).await?;
+    signals.next().await;
+    tracing::info!("stopping; guests run on");
+    let _ = stop.send(true);
+    tokio::select! {
+        () = finish(listeners, &engine) => {}
+        () = signals.next() => tracing::warn!("told to stop again: not waiting any longer"),
+    }
+    Ok(())
+}
+
+/// Opens store, hypervisor and engine; recovery is done when this returns.
+async fn open(config: &Config) -> Result<Engine, Failure> {
+    let store = SqliteStore::open(config.state.join("isochron.db"))
+        .await
+        .map_err(|error| Failure::failed(format!("the store cannot be opened: {error}")))?;
+    let hypervisor = QemuHypervisor::new(QemuConfig {
+        qemu_binary: config.qemu.binary.clone(),
+        qemu_img: config.qemu.img.clone(),
+        answer: config.deadlines.stop.0,
+        ..QemuConfig::new(&config.run)
+    });
+    Engine::open(
+        Arc::new(hypervisor),
+        Arc::new(store),
+        Arc::new(SystemClock),
+        config.engine(),
+    )
+    .await
+    .map_err(|error| Failure::failed(format!("recovery failed: {error}")))
+}
+
+/// Binds all listeners, then serves on them.
+async fn listen(
+    config: &Config,
+    engine: &Engine,
+    stopping: watch::Receiver<bool>,
+) -> Result<JoinSet<()>, Failure> {
+    let path = &config.listen.socket;
+    let socket = Socket::bind(path).await.map_err(|error| {
+        Failure::failed(format!("cannot listen on {}: {error}", path.display()))
+    })?;
+    let http = bind("listen.http", config.listen.http).await?;
+    let cimxml = bind("listen.cimxml", config.listen.cimxml).await?;
+
+    let stopped = |mut stopping: watch::Receiver<bool>| async move {
+        // An error means that the sender is gone, which is the end as well.
+        let _ = stopping.wait_for(|&stop| stop).await;
+    };
+    let mut listeners = JoinSet::new();
+    let router = isochron_api::router(engine.clone());
+    if let Some((listener, address)) = cimxml {
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let hyperv = HypervServer::new(engine.clone(), Arc::new(embedded), &host)
+            .map_err(|error| Failure::failed(format!("the schema does not compile: {error}")))?;
+        let server = isochron_cimxml::Server::new(listener, isochron_cimxml::Config::default());
+        let stopped = stopped(stopping.clone());
+        listeners.spawn(async move {
+            if let Err(error) = server.serve(Arc::new(hyperv), stopped).await {
+                tracing::error!(%error, "the CIM-XML listener failed");
+            }
+        });
+        eprintln!("listening for CIM-XML on http://{address}");
+    }
+    if let Some((listener, address)) = http {
+        let (router, stopped) = (router.clone(), stopped(stopping.clone()));
+        listeners.spawn(async move {
+            if let Err(error) = serve_http(listener, router, stopped).await {
+                tracing::error!(%error, "the HTTP listener failed");
+            }
+        });
+        eprintln!("listening for the JSON API on http://{address}");
+    }
+    listeners.spawn(socket.serve(router, stopped(stopping)));
+    eprintln!("listening for the JSON API on unix:{}", path.display());
+    Ok(listeners)
+}
+
+async fn bind(key: &str, address: Address) -> Result<Option<(TcpListener, SocketAddr)>, Failure> {
+    let Some(address) = address.0 else {
+        return Ok(None);
+    };
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map(Some).map_err(|error: std::io::Error| {
+        Failure::failed(format!(
+            "cannot listen on {address}: {error}; choose another address with {key}, or \"off\""
+        ))
+    })
+}
+
+/// Reads the text of an embedded instance, as CIM-XML's clients write it.
+fn embedded(text: &str) -> Result<isochron_cim::Instance, isochron_cim::CimError> {
+    match decode_embedded(text) {
+        Ok(Some(instance)) => Ok(instance),
+        Ok(None) => Err(isochron_cim::CimError::invalid_parameter(
+            "the text holds no instance",
+        )),
+        Err(error) => Err(isochron_cim::CimError::invalid_parameter(error)),
+    }
+}
+
+/// Waits for the listeners and then for the jobs that run, within a bound.
+async fn finish(mut listeners: JoinSet<()>, engine: &Engine) {
+    while listeners.join_next().await.is_some() {}
+    let Ok(jobs) = engine.jobs().await else {
+        return;
+    };
+    let running: Vec<_> = jobs.into_iter().filter(|job| !job.ended()).collect();
+    if running.is_empty() {
+        return;
+    }
+    tracing::info!(jobs = running.len(), "waiting for jobs that run");
+    let all = async {
+        for job in running {
+            let _ = engine.wait_job(job.id).await;
+        }
+    };
+    if tokio::time::timeout(JOB_GRACE, all).await.is_err() {
+        tracing::warn!("jobs still run; the next start brings them to an end");
+    }
+}
+
+/// The signals that end the daemon.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A host to test on: a directory, a daemon in it with everything it listens on,
+//! and real guests.
+//!
+//! What holds: every process that begins here carries the directory in its
+//! environment (`ISOCHRON_TEST_HOST`). [`Host::close`] ends machines and daemon as
+//! their owner would and fails if a process is left; dropping a host on the way
+//! out of a failed test kills what there is.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
+#![allow(dead_code, reason = "every test uses its part")]
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use isochron_lab::clients;
+use isochron_lab::definition::Machine;
+use isochron_lab::disk::Format;
+use isochron_lab::oracle::{self, Image};
+use isochron_lab::ring::Ring;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Far beyond what anything here takes, on a busy host too.
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// Marks every process of a host.
+const MARK: &str = "ISOCHRON_TEST_HOST";
+
+/// Longer deadlines than the defaults: hosts that run tests are busy.
+const CONFIGURATION: &str = r#"state = "state"
+[listen]
+socket = "api.sock"
+cimxml = "127.0.0.1:0"
+[deadlines]
+freeze = "4s"
+stop = "8s"
+window = "60s"
+"#;
+
+/// A daemon and what it runs.
+pub struct Host {
+    daemon: Child,
+    directory: TempDir,
+    /// Where it speaks CIM-XML: `http://ADDRESS:PORT`.
+    pub cimxml: String,
+}
+
+impl Host {
+    /// Starts a daemon in a directory of its own; returns when it listens.
+    pub fn start() -> Self {
+        // Short, for unix sockets, and where a file system takes O_DIRECT.
+        let directory = tempfile::Builder::new()
+            .prefix("h")
+            .rand_bytes(5)
+            .tempdir_in("/var/tmp")
+            .unwrap();
+        let path = directory.path();
+        std::fs::write(path.join("isochron.toml"), CONFIGURATION).unwrap();
+        let log = File::create(path.join("serve.log")).unwrap();
+        let daemon = isochron(path)
+            .arg("serve")
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut host = Self {
+            daemon,
+            directory,
+            cimxml: String::new(),
+        };
+        // The unix socket is the last that it tells.
+        host.until("the daemon listens", |host| {
+            assert!(host.daemon.try_wait().unwrap().is_none(), "{}", host.log());
+            host.log().contains("listening for the JSON API on unix:")
+        });
+        host.cimxml = host
+            .log()
+            .lines()
+            .find_map(|line| line.strip_prefix("listening for CIM-XML on "))
+            .unwrap()
+            .to_owned();
+        host
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What the daemon said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path().join("serve.log")).unwrap_or_default()
+    }
+
+    fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        while !condition(self) {
+            assert!(began.elapsed() < LIMIT, "not so: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs `isochron WORDS`, split at blanks.
+    pub fn run(&self, words: &str) -> Output {
+        isochron(self.path()).args(words.split(' ')).output().unwrap()
+    }
+
+    /// What `isochron WORDS --json` prints; it must succeed.
+    pub fn json(&self, words: &str) -> Value {
+        let output = self.run(&format!("{words} --json"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "isochron {words}: {said}\n{}", self.log());
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// What `isochron WORDS` says when it is refused; it must be.
+    pub fn refusal(&self, words: &str) -> String {
+        let output = self.run(words);
+        assert!(!output.status.success(), "isochron {words} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Runs a script of tests/py with the server's address and these arguments;
+    /// what it prints last, as JSON.
+    pub fn python(&self, script: &str, arguments: &[&str]) -> Value {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/py");
+        // -B: no compiled files in the source tree.
+        let output = Command::new(clients::python().unwrap())
+            .arg("-B")
+            .arg(scripts.join(script))
+            .arg(&self.cimxml)
+            .args(arguments)
+            .env(MARK, self.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{script} {arguments:?}: {printed}\n{said}\n{}",
+            self.log()
+        );
+        serde_json::from_str(printed.lines().last().unwrap_or("null")).unwrap()
+    }
+
+    /// A directory for guests' files.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    /// Defines machines and starts them.
+    pub fn start_machines(&self, machines: &[Machine]) {
+        let names: Vec<&str> = machines.iter().map(|m| &*m.definition.name).collect();
+        for machine in machines {
+            self.json(&format!("vm define {}", machine.file.display()));
+        }
+        self.json(&format!("vm start {}", names.join(" ")));
+    }
+
+    /// Defines and starts the members of a ring and waits until it goes round.
+    pub fn start_ring(&self, ring: &Ring) {
+        self.start_machines(&ring.members);
+        ring.wait_alive(LIMIT).unwrap();
+    }
+
+    /// QEMU's process of a machine.
+    pub fn process(&self, machine: &str) -> u32 {
+        let shown = self.json(&format!("vm show {machine}"));
+        shown["process_id"].as_u64().unwrap().try_into().unwrap()
+    }
+
+    /// What a machine does, in the command line's word.
+    pub fn power(&self, machine: &str) -> String {
+        let shown = self.json(&format!("vm show {machine}"));
+        shown["power"].as_str().unwrap().to_owned()
+    }
+
+    /// The images that a machine writes to now, one per disk.
+    pub fn active(&self, machine: &str) -> Vec<PathBuf> {
+        let shown = self.json(&format!("vm show {machine}"));
+        let disks = shown["disks"].as_array().unwrap();
+        disks
+            .iter()
+            .map(|disk| disk["active"].as_str().unwrap().into())
+            .collect()
+    }
+
+    /// Every file and directory below this one that is not the daemon's own or a
+    /// socket: images, memory, logs of guests.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        let mut left = vec![self.path().to_owned()];
+        while let Some(directory) = left.pop() {
+            for entry in directory.read_dir().unwrap().flatten() {
+                let (path, kind) = (entry.path(), entry.file_type().unwrap());
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if kind.is_socket() || path == self.path().join("state/run") {
+                    continue;
+                }
+                if kind.is_dir() {
+                    left.push(path.clone());
+                } else if directory == self.path().join("state") && name.starts_with("isochron.") {
+                    continue; // the store
+                }
+                found.insert(path);
+            }
+        }
+        found
+    }
+
+    /// Ends machines and daemon as their owner would; fails if a process is left.
+    pub fn close(mut self) {
+        for machine in self.json("vm list").as_array().unwrap() {
+            if machine["origin"] == "launched" {
+                self.json(&format!("vm stop --force {}", machine["name"].as_str().unwrap()));
+            }
+        }
+        signal(self.daemon.id(), Signal::TERM);
+        let status = self.daemon.wait().unwrap();
+        assert!(status.success(), "{status}\n{}", self.log());
+        // A guardian may need a moment to see that it is not needed any more.
+        self.until("no process is left", |host| host.processes().is_empty());
+    }
+
+    /// The processes that began here.
+    fn processes(&self) -> Vec<u32> {
+        let mark = format!("{MARK}={}", self.path().display());
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(id) = entry.file_name().to_string_lossy().parse() else {
+                continue;
+            };
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()) {
+                found.push(id);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        for id in self.processes() {
+            let _ = kill_process(pid(id), Signal::KILL);
+        }
+    }
+}
+
+/// Sends a signal to a process of this test's.
+pub fn signal(process: u32, signal: Signal) {
+    kill_process(pid(process), signal).unwrap();
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(id.try_into().unwrap()).unwrap()
+}
+
+fn isochron(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isochron"));
+    command
+        .args(["--config", "isochron.toml"])
+        .current_dir(directory)
+        .env_remove("ISOCHRON_SERVER")
+        .env_remove("ISOCHRON_LOG")
+        .env(MARK, directory)
+        .stdin(Stdio::null());
+    command
+}
+
+/// The image files that a process has open, as the kernel says.
+pub fn open_images(process: u32) -> BTreeSet<PathBuf> {
+    let links = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let image = |path: &PathBuf| {
+        let end = path.extension().unwrap_or_default();
+        end == "qcow2" || end == "raw"
+    };
+    links
+        .flatten()
+        .filter_map(|link| std::fs::read_link(link.path()).ok())
+        .filter(image)
+        .collect()
+}
+
+/// The layers of these machines' disks that a snapshot froze, as `snapshot show`
+/// tells, in the order in which the oracle takes them.
+pub fn frozen(machines: &[Machine], snapshot: &Value) -> Vec<Vec<Image>> {
+    let part = |machine: &Machine| {
+        let members = snapshot["members"].as_array().unwrap();
+        let member = members
+            .iter()
+            .find(|member| member["vm"] == *machine.definition.name)
+            .unwrap();
+        let disks = member["disks"].as_array().unwrap();
+        let layer = |disk: &isochron_lab::definition::Disk| {
+            let frozen = disks.iter().find(|d| d["disk"] == *disk.name).unwrap();
+            let format = match frozen["format"].as_str() {
+                Some("raw") => Format::Raw,
+                _ => Format::Qcow2,
+            };
+            Image::new(frozen["layer"].as_str().unwrap(), format)
+        };
+        machine.definition.disks.iter().map(layer).collect()
+    };
+    machines.iter().map(part).collect()
+}
+
+/// Fails unless what a snapshot froze is one instant, by the oracle's word and by
+/// QEMU's stamps.
+pub fn one_instant(machines: &[Machine], snapshot: &Value) {
+    let verdict = oracle::judge(&frozen(machines, snapshot)).unwrap();
+    assert!(verdict.is_consistent(), "{verdict}");
+    let cut = &snapshot["cut"];
+    assert!(cut["common_window_us"].as_i64().unwrap() >= 0, "{cut}");
+    let members = cut["members"].as_array().unwrap();
+    let stamps = |key: &str| -> Vec<u64> {
+        let stamps = members.iter().filter(|m| m["power"] == "running");
+        stamps.map(|m| m[key].as_u64().unwrap()).collect()
+    };
+    let (stops, resumes) = (stamps("stopped_at_us"), stamps("resumed_at_us"));
+    assert!(stops.iter().max() <= resumes.iter().min(), "{cut}");
+}
