@@ -46,7 +46,7 @@ fn status(kind: isochron_engine::ErrorKind) -> StatusCode {
     match kind {
         NotFound => StatusCode::NOT_FOUND,
         Exists | InvalidState | Cancelled => StatusCode::CONFLICT,
-        InvalidParameter => StatusCode::UNPROCESSABLE_ENTITY,
+        InvalidParameter | InvalidType => StatusCode::UNPROCESSABLE_ENTITY,
         NotSupported => StatusCode::NOT_IMPLEMENTED,
         Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failed => StatusCode::INTERNAL_SERVER_ERROR,

@@ -20,8 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::timeout;
 
-use crate::cut::{dismiss, overlay_on, resume};
+use crate::cut::{dismiss, overlay_on, resume, stop};
 use crate::engine::Inner;
 use crate::gate::Pass;
 use crate::jobs::Progress;
@@ -142,9 +143,7 @@ impl Member {
             SnapshotKind::Standard => (saved.power != Power::Off, saved.power == Power::Running),
             SnapshotKind::Recovery => (power == Power::Running, power == Power::Running),
         };
-        let rescue = live
-            .is_some()
-            .then(|| inner.rescue_file(snapshot.id, machine.id));
+        let rescue = live.is_some().then(|| inner.rescue_file());
         Ok(Self {
             machine,
             power,
@@ -268,23 +267,31 @@ async fn save(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(), E
     if let Some(guard) = &guard {
         guard.arm(SAVING).await?;
     }
-    let saved = join_all(plan.members.iter().map(|member| async move {
+    let saving = join_all(plan.members.iter().map(|member| async move {
         let (Some(live), Some(file)) = (&member.live, &member.rescue) else {
             return Ok(());
         };
         let save = async {
             if member.power == Power::Running {
-                live.stop().await?;
+                stop(live.as_ref(), inner.config.deadlines.stop).await?;
             }
             let mode = live.prepare_save(Power::Paused).await?;
             live.save(file, &mode).await?;
             live.finish_save(file, &|_| {}).await
         };
         save.await.map(drop).map_err(|error| member.error(error))
-    }))
-    .await
-    .into_iter()
-    .collect::<Result<Vec<_>, _>>();
+    }));
+    let too_long = || {
+        EngineError::new(
+            ErrorKind::Timeout,
+            format!("saving the present state took longer than {SAVING:?}"),
+        )
+    };
+    // We give up ourselves before the guard would act.
+    let saved = match timeout(SAVING.mul_f32(0.75), saving).await {
+        Ok(saved) => saved.into_iter().collect::<Result<Vec<_>, _>>(),
+        Err(_) => Err(too_long()),
+    };
     let outcome = match saved {
         Ok(_) => {
             journal.phase = Phase::Switching;
@@ -308,10 +315,7 @@ async fn save(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(), E
     let kept = dismiss(guard, all_run).await;
     outcome?;
     if !kept? {
-        return Err(EngineError::new(
-            ErrorKind::Timeout,
-            format!("saving the present state took longer than {SAVING:?}"),
-        ));
+        return Err(too_long());
     }
     Ok(())
 }

@@ -127,6 +127,8 @@ impl Engine {
             .inner
             .enter("it is being destroyed", &collection, &[])
             .await?;
+        // Begun first: another may make it a member.
+        let mut transaction = self.inner.records.begin().await;
         let snapshots = self.snapshots(Some(id)).await?.len();
         if snapshots > 0 {
             return Err(EngineError::state(format!(
@@ -145,7 +147,6 @@ impl Engine {
                 collection.name, above.name
             )));
         }
-        let mut transaction = self.inner.records.begin().await;
         let collection: Collection = transaction.require(&collection_key(id)).await?;
         transaction.delete(collection_key(id));
         transaction.delete(collection_name_key(&collection.name));

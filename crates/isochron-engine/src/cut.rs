@@ -35,7 +35,7 @@ use crate::ports::{Guard, Guarded, HypervisorError, Overlay, SaveMode, Stamp};
 use crate::{EngineError, ErrorKind};
 
 pub(crate) use plan::{Plan, overlay_on, plan};
-pub(crate) use window::resume;
+pub(crate) use window::{resume, stop, thaw};
 
 use finish::{commit, finish_saves, report};
 use plan::Member;

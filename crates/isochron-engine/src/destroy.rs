@@ -43,9 +43,7 @@ pub(crate) async fn run(inner: &Arc<Inner>, plan: Plan, progress: &Progress) {
     drop(plan.pass);
     if let Some(error) = &error {
         tracing::warn!(snapshot = %snapshot.id, %error, "destroying left something to do");
-        inner
-            .collect_later(snapshot.members.iter().map(|member| member.machine))
-            .await;
+        inner.collect_later(snapshot.members.iter().map(|member| member.machine));
     }
     progress
         .finish(
@@ -61,7 +59,14 @@ async fn attempt(
     snapshot: &Snapshot,
     progress: &Progress,
 ) -> Result<(), EngineError> {
-    forget(inner, snapshot).await?;
+    if let Err(error) = forget(inner, snapshot).await {
+        // The store may have failed after it wrote: what it says now holds.
+        let key = snapshot_key(snapshot.id);
+        match inner.records.get::<Snapshot>(&key).await {
+            Ok(None) => {}
+            _ => return Err(error),
+        }
+    }
     inner.tell(Event::SnapshotDestroyed(snapshot.id));
     let members = snapshot.members.len().max(1);
     let mut first = None;
@@ -78,20 +83,21 @@ async fn attempt(
             ));
         }
     }
-    inner.empty_trash().await?;
+    inner.empty_trash().await;
     inner.remove_memory_directory(snapshot.id).await;
     first.map_or(Ok(()), Err)
 }
 
 /// Takes the snapshot out of all records that name it.
 async fn forget(inner: &Inner, snapshot: &Snapshot) -> Result<(), EngineError> {
+    // Begun first: others change snapshots too.
+    let mut transaction = inner.records.begin().await;
     let snapshots: Vec<Snapshot> = inner.records.list().await?;
     // A machine may have stood on a snapshot of another collection before.
     let grew_from = |member: &MemberSnapshot| {
         let holds = |s: &&Snapshot| s.members.iter().any(|m| Some(m.id) == member.parent);
         snapshots.iter().find(holds).map(|s| s.id)
     };
-    let mut transaction = inner.records.begin().await;
     for mut child in snapshots.iter().cloned() {
         let mut changed = false;
         if child.parent == Some(snapshot.id) {

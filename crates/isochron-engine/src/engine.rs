@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use time::macros::format_description;
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use crate::gate::{Gate, Pass, Place};
-use crate::jobs::{Jobs, NewJob, Progress};
+use crate::jobs::{Jobs, NewJob, Progress, record};
 use crate::model::{
     Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId, Snapshot,
     SnapshotId, SnapshotKind,
@@ -155,6 +156,7 @@ impl Engine {
                 if let Err(error) = inner.jobs.sweep(&inner.records).await {
                     tracing::warn!(%error, "ended jobs are not removed yet");
                 }
+                inner.empty_trash().await;
                 let clock = Arc::clone(&inner.clock);
                 drop(inner);
                 clock.sleep(Duration::from_secs(5)).await;
@@ -364,9 +366,7 @@ impl Engine {
 impl Inner {
     async fn begin_job(&self, new: NewJob) -> Result<Progress, EngineError> {
         let job = self.jobs.create(new);
-        let mut transaction = self.records.begin().await;
-        transaction.put(&job)?;
-        transaction.commit().await?;
+        record(&self.records, &job).await?;
         Ok(self.jobs.publish(job))
     }
 
@@ -459,19 +459,20 @@ impl Inner {
         self.config.state.join("memory")
     }
 
-    /// The file for a member's memory in a snapshot.
+    /// A new file for a member's memory in a snapshot. No name is used twice:
+    /// the file of an earlier attempt may still wait to be deleted.
     pub(crate) fn memory_file(&self, snapshot: SnapshotId, machine: MachineId) -> PathBuf {
         self.memory_root()
             .join(snapshot.to_string())
-            .join(format!("{machine}.memory"))
+            .join(format!("{machine}.{}.memory", Uuid::new_v4().simple()))
     }
 
-    /// The file for a member's present memory while a snapshot is applied.
-    pub(crate) fn rescue_file(&self, snapshot: SnapshotId, machine: MachineId) -> PathBuf {
+    /// A new file for a member's present memory while a snapshot is applied.
+    pub(crate) fn rescue_file(&self) -> PathBuf {
         self.config
             .state
             .join("rescue")
-            .join(format!("{snapshot}.{machine}.memory"))
+            .join(format!("{}.memory", Uuid::new_v4().simple()))
     }
 
     /// Removes a snapshot's memory directory if it is empty.

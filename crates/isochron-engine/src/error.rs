@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Exists,
     /// What was asked for makes no sense.
     InvalidParameter,
+    /// There is no such type of snapshot.
+    InvalidType,
     /// It makes sense, but not now.
     InvalidState,
     /// It makes sense, but cannot be done here.

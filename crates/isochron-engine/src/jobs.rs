@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
 use crate::model::{Affected, CollectionId, Job, JobError, JobId, JobKind, JobState, SnapshotId};
-use crate::records::{Records, Transaction, job_key};
+use crate::records::{Records, job_key};
 use crate::{Clock, EngineError, ErrorKind, Event};
 
 /// All jobs that are under way or ended not long ago.
@@ -251,18 +251,26 @@ impl Progress {
         let Ok(ended) = self.ending(affected, error) else {
             return;
         };
-        let mut transaction = records.begin().await;
-        if let Err(error) = record(&mut transaction, &ended) {
-            tracing::error!(job = %self.id, %error, "the job's end was not recorded");
-        } else if let Err(error) = transaction.commit().await {
-            tracing::error!(job = %self.id, %error, "the job's end was not recorded");
+        for pause in [Some(100), Some(1000), None] {
+            match record(records, &ended).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(job = %self.id, %error, "the job's end was not recorded");
+                }
+            }
+            if let Some(pause) = pause {
+                self.jobs.clock.sleep(Duration::from_millis(pause)).await;
+            }
         }
         self.shown(ended);
     }
 }
 
-fn record(transaction: &mut Transaction<'_>, job: &Job) -> Result<(), EngineError> {
-    transaction.put(job)
+/// Records a job by itself.
+pub(crate) async fn record(records: &Records, job: &Job) -> Result<(), EngineError> {
+    let mut transaction = records.begin().await;
+    transaction.put(job)?;
+    transaction.commit().await
 }
 
 /// Turns a running job into one that has ended.
@@ -286,6 +294,7 @@ pub(crate) fn end(
             job.percent = 100;
             job.step = "done".to_owned();
             job.affected = affected;
+            job.error = None;
         }
         Some(error) => {
             job.step = "ended".to_owned();

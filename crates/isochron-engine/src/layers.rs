@@ -14,7 +14,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::cut::{dismiss, resume};
+use crate::cut::{dismiss, resume, stop};
 use crate::engine::Inner;
 use crate::model::{Layer, LayerId, Machine, MachineId, Power, Snapshot};
 use crate::ports::{Guarded, LiveMachine};
@@ -77,6 +77,10 @@ pub(crate) async fn collect(
     id: MachineId,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<(), EngineError> {
+    let machine = inner.machine(id).await?;
+    if let Some(live) = inner.hypervisor.live(&machine).await? {
+        reconcile(inner, id, live.as_ref()).await?;
+    }
     let mut done = 0_u32;
     let mut retries = 3;
     loop {
@@ -116,7 +120,8 @@ pub(crate) async fn collect(
     let mut transaction = inner.records.begin().await;
     transaction.collected(id);
     transaction.commit().await?;
-    inner.empty_trash().await
+    inner.empty_trash().await;
+    Ok(())
 }
 
 async fn delete(inner: &Inner, layer: &Layer) -> Result<(), EngineError> {
@@ -211,6 +216,28 @@ async fn merge_active(
     base: &Layer,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<(), EngineError> {
+    let outcome = exchange_active(inner, machine, live, top, base, progress).await;
+    if outcome.is_err() {
+        // What fails here is done by the next try, which adopts a merge under way.
+        if let Err(error) = live.cancel_merge_active(&top.disk).await {
+            tracing::warn!(machine = %machine.name, %error, "a merge is not given up yet");
+        }
+        // Where the exchange had been made, the records follow it.
+        if let Err(error) = reconcile(inner, machine.id, live.as_ref()).await {
+            tracing::warn!(machine = %machine.name, %error, "its layers are not known yet");
+        }
+    }
+    outcome
+}
+
+async fn exchange_active(
+    inner: &Inner,
+    machine: &Machine,
+    live: &Arc<dyn LiveMachine>,
+    top: &Layer,
+    base: &Layer,
+    progress: &(dyn Fn(u8) + Send + Sync),
+) -> Result<(), EngineError> {
     let deadlines = inner.config.deadlines;
     live.begin_merge_active(&top.disk, &top.file(), &base.file(), progress)
         .await?;
@@ -229,7 +256,7 @@ async fn merge_active(
     let exchange = async {
         if let Some(guard) = &guard {
             guard.arm(deadlines.window).await?;
-            live.stop().await?;
+            stop(live.as_ref(), deadlines.stop).await?;
         }
         live.end_merge_active(&top.disk, &base.file()).await?;
         record_merge(inner, top, base, true).await
@@ -243,13 +270,11 @@ async fn merge_active(
     };
     if running {
         let resumed = resume(live.as_ref(), deadlines.stop).await;
-        dismiss(guard, resumed.is_ok()).await?;
+        // Nothing is claimed about this window, so it does not matter who ended it.
+        if let Err(error) = dismiss(guard, resumed.is_ok()).await {
+            tracing::warn!(machine = %machine.name, %error, "the guard ends without an answer");
+        }
         resumed?;
-    }
-    if outcome.is_err() {
-        live.cancel_merge_active(&top.disk).await?;
-        // Where the exchange had been made, the records follow it.
-        reconcile(inner, machine.id, live.as_ref()).await?;
     }
     outcome
 }
@@ -261,9 +286,10 @@ async fn record_merge(
     base: &Layer,
     discard: bool,
 ) -> Result<(), EngineError> {
+    // Begun first: merges of other machines change the same snapshots.
+    let mut transaction = inner.records.begin().await;
     let snapshots = inner.records.list::<Snapshot>().await?;
     let layers = inner.records.layers(top.machine).await?;
-    let mut transaction = inner.records.begin().await;
     for mut layer in layers
         .into_iter()
         .filter(|layer| layer.parent == Some(top.id))
@@ -301,7 +327,7 @@ async fn record_merge(
 
 /// Makes the records follow a process that has merged its active layer without
 /// our having been there to record it: we died between the two.
-pub(crate) async fn reconcile(
+async fn reconcile(
     inner: &Inner,
     id: MachineId,
     live: &dyn LiveMachine,

@@ -158,6 +158,8 @@ impl Engine {
     }
 
     async fn add(&self, machine: Machine, layers: Vec<Layer>) -> Result<Machine, EngineError> {
+        // Begun first: another may claim the same image.
+        let mut transaction = self.inner.records.begin().await;
         let taken: Vec<Layer> = self.inner.records.list().await?;
         for layer in &layers {
             let shared = machine
@@ -171,7 +173,6 @@ impl Engine {
                 )));
             }
         }
-        let mut transaction = self.inner.records.begin().await;
         if transaction.exists(&machine_key(machine.id)).await? {
             return Err(exists(format!("a machine {} exists already", machine.id)));
         }
@@ -197,7 +198,15 @@ impl Engine {
     /// collection, or while it has snapshots.
     pub async fn undefine_machine(&self, id: MachineId) -> Result<(), EngineError> {
         let machine = self.machine(id).await?;
-        let pass = self.inner.enter_machines("it is being undefined", [id])?;
+        let _pass = self.inner.enter_machines("it is being undefined", [id])?;
+        if !machine.attached() && self.power(id).await? != Power::Off {
+            return Err(EngineError::state(format!(
+                "machine {} has a process; stop it first",
+                machine.name
+            )));
+        }
+        // Begun first: another may make it a member.
+        let mut transaction = self.inner.records.begin().await;
         if let Some(collection) = self.collections_with(id).await?.first() {
             return Err(EngineError::state(format!(
                 "machine {} is a member of collection {}; remove it there first",
@@ -210,14 +219,7 @@ impl Engine {
                 machine.name, snapshot.name, snapshot.id
             )));
         }
-        if !machine.attached() && self.power(id).await? != Power::Off {
-            return Err(EngineError::state(format!(
-                "machine {} has a process; stop it first",
-                machine.name
-            )));
-        }
         let layers = self.inner.records.layers(id).await?;
-        let mut transaction = self.inner.records.begin().await;
         let machine: Machine = transaction.require(&machine_key(id)).await?;
         transaction.delete(machine_key(id));
         transaction.delete(machine_name_key(&machine.name));
@@ -225,9 +227,7 @@ impl Engine {
             transaction.delete(layer_key(id, layer.id));
         }
         transaction.collected(id);
-        transaction.commit().await?;
-        drop(pass);
-        Ok(())
+        transaction.commit().await
     }
 
     /// Gives a machine another name.
@@ -367,9 +367,11 @@ impl Engine {
             })
             .await
             .map_err(|error| of(error.into()))?;
-        resume(live.as_ref(), self.inner.config.deadlines.stop)
-            .await
-            .map_err(|error| of(error.into()))?;
+        if let Err(error) = resume(live.as_ref(), self.inner.config.deadlines.stop).await {
+            // All or nothing, so that it can be tried again.
+            self.inner.hypervisor.kill(&machine).await?;
+            return Err(of(error.into()));
+        }
         Ok(())
     }
 
@@ -382,8 +384,8 @@ impl Engine {
         id: MachineId,
         wait: Duration,
     ) -> Result<(), EngineError> {
-        let (machine, live) = self.live(id).await?;
         let _pass = self.inner.enter_machines("it is being shut down", [id])?;
+        let (machine, live) = self.live(id).await?;
         live.ask_shutdown().await?;
         let until = Instant::now() + wait;
         while self.inner.hypervisor.live(&machine).await?.is_some() {
@@ -427,8 +429,8 @@ impl Engine {
     /// # Errors
     /// `InvalidState` it is off or in use.
     pub async fn pause_machine(&self, id: MachineId) -> Result<(), EngineError> {
-        let (_, live) = self.live(id).await?;
         let _pass = self.inner.enter_machines("it is being paused", [id])?;
+        let (_, live) = self.live(id).await?;
         if live.power().await? == Power::Running {
             live.stop().await?;
         }
@@ -440,8 +442,8 @@ impl Engine {
     /// # Errors
     /// `InvalidState` it is off or in use.
     pub async fn resume_machine(&self, id: MachineId) -> Result<(), EngineError> {
-        let (_, live) = self.live(id).await?;
         let _pass = self.inner.enter_machines("it is being resumed", [id])?;
+        let (_, live) = self.live(id).await?;
         resume(live.as_ref(), self.inner.config.deadlines.stop).await?;
         Ok(())
     }

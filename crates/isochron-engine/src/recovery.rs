@@ -16,21 +16,24 @@
 //! and may have written to it, it counts as active: empty or not, it reads as the
 //! disk read last. Every step can be repeated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 
-use crate::cut::resume;
+use crate::cut::{resume, thaw};
 use crate::engine::Inner;
 use crate::gate::Pass;
 use crate::jobs::Progress;
 use crate::journal::{Journal, JournalMember, Operation, Phase};
-use crate::layers::{chain, collect, reconcile};
-use crate::model::{Job, JobId, JobState, Machine, MachineId, Power, Snapshot};
-use crate::ports::{HypervisorError, LiveMachine, Start};
-use crate::records::{journal_key, layer_key, machine_key, snapshot_key};
-use crate::{EngineError, ErrorKind, Event};
+use crate::layers::{chain, collect};
+use crate::model::{
+    Affected, Job, JobId, JobKind, JobState, Layer, Machine, MachineId, Power, Snapshot,
+};
+use crate::ports::{HypervisorError, Start};
+use crate::records::{Trash, journal_key, layer_key, machine_key, snapshot_key};
+use crate::{EngineError, Event};
 
 impl Inner {
     /// Ends an operation: shows its success, or takes it back and shows its
@@ -48,55 +51,79 @@ impl Inner {
                 self.completed(&journal);
                 drop(pass);
                 progress.shown(ended);
-                self.collect_later(journal.members.iter().map(|member| member.machine))
-                    .await;
+                self.collect_later(journal.members.iter().map(|member| member.machine));
                 return;
             }
             Err(error) => error,
         };
         tracing::warn!(job = %journal.job, %error, "taking the operation back");
-        match settle(self, journal.job).await {
-            Ok(Settled::Back) => {
-                drop(pass);
-                progress.finish(&self.records, None, Some(error)).await;
+        let unsettled = match settle(self, journal.job).await {
+            Ok(settled) => {
+                self.settled(journal, pass, settled, Some(error), progress)
+                    .await;
+                return;
             }
-            // The last transaction was made although the store reported an error.
-            Ok(Settled::Done) => {
+            Err(unsettled) => unsettled,
+        };
+        let recorded = self.records.get(&journal_key(journal.job)).await;
+        let failed =
+            matches!(&recorded, Ok(Some(Journal { phase, .. })) if *phase != Phase::Resuming);
+        let error = if failed {
+            let error = EngineError::new(
+                error.kind,
+                format!("{error}; taking it back is not finished yet and goes on ({unsettled})"),
+            );
+            progress.finish(&self.records, None, Some(error)).await;
+            None
+        } else {
+            // It goes forward, or the store does not say which way: how it ends is
+            // not known yet.
+            Some(error)
+        };
+        let (inner, progress) = (Arc::clone(self), progress.clone());
+        tokio::spawn(settle_until_done(inner, journal, pass, error, progress));
+    }
+
+    /// After an operation is settled: its layers are collected, its places are
+    /// free, and its job ends, unless it has ended before (`error` is `None`).
+    async fn settled(
+        self: &Arc<Self>,
+        journal: Journal,
+        pass: Pass,
+        settled: Settled,
+        error: Option<EngineError>,
+        progress: &Progress,
+    ) {
+        for member in &journal.members {
+            if let Err(error) = collect(self, member.machine, &|_| {}).await {
+                tracing::warn!(machine = %member.machine, %error, "layers are not merged yet");
+                tokio::spawn(collect_until_done(Arc::clone(self), member.machine));
+            }
+        }
+        let snapshot = match journal.operation {
+            Operation::Create(id) | Operation::Apply(id) => id,
+        };
+        if let (Operation::Create(_), Settled::Back) = (journal.operation, &settled) {
+            self.remove_memory_directory(snapshot).await;
+        }
+        drop(pass);
+        match (settled, error) {
+            (Settled::Done, _) => {
                 self.completed(&journal);
-                drop(pass);
-                if let Ok(Some(ended)) = self
-                    .records
-                    .get(&crate::records::job_key(journal.job))
-                    .await
-                {
+                if let Ok(ended) = progress.ending(Some(Affected::Snapshot(snapshot)), None) {
                     progress.shown(ended);
                 }
             }
-            Err(unsettled) => {
-                let error = EngineError::new(
-                    error.kind,
-                    format!(
-                        "{error}; taking it back is not finished yet and goes on ({unsettled})"
-                    ),
-                );
+            (Settled::Back, Some(error)) => {
                 progress.finish(&self.records, None, Some(error)).await;
-                tokio::spawn(settle_until_done(Arc::clone(self), journal.job, pass));
             }
+            (Settled::Back, None) => {}
         }
     }
 
     /// Goes on collecting those of these machines that are not done.
-    pub(crate) async fn collect_later(
-        self: &Arc<Self>,
-        machines: impl IntoIterator<Item = MachineId>,
-    ) {
-        let Ok(pending) = self.records.to_collect().await else {
-            return;
-        };
-        for machine in machines
-            .into_iter()
-            .filter(|machine| pending.contains(machine))
-        {
+    pub(crate) fn collect_later(self: &Arc<Self>, machines: impl IntoIterator<Item = MachineId>) {
+        for machine in machines {
             tokio::spawn(collect_until_done(Arc::clone(self), machine));
         }
     }
@@ -114,21 +141,34 @@ impl Inner {
     }
 
     /// Deletes files that nobody needs, after closing them where a process has
-    /// them open.
-    pub(crate) async fn empty_trash(&self) -> Result<(), EngineError> {
-        for trash in self.records.trash().await? {
-            if let Some(layer) = &trash.layer
-                && let Ok(machine) = self.machine(layer.machine).await
-                && let Some(live) = self.hypervisor.live(&machine).await?
-            {
-                live.close_layers(&[layer.file()]).await?;
+    /// them open. What cannot be deleted now is tried again with the next call;
+    /// nobody waits for it.
+    pub(crate) async fn empty_trash(&self) {
+        let trash = match self.records.trash().await {
+            Ok(trash) => trash,
+            Err(error) => {
+                tracing::warn!(%error, "which files nobody needs is not known now");
+                return;
             }
-            self.hypervisor.delete_file(&trash.path).await?;
-            let mut transaction = self.records.begin().await;
-            transaction.discarded(&trash.path);
-            transaction.commit().await?;
+        };
+        for trash in trash {
+            if let Err(error) = self.dispose(&trash).await {
+                tracing::warn!(file = %trash.path.display(), %error, "not deleted yet");
+            }
         }
-        Ok(())
+    }
+
+    async fn dispose(&self, trash: &Trash) -> Result<(), EngineError> {
+        if let Some(layer) = &trash.layer
+            && let Ok(machine) = self.machine(layer.machine).await
+            && let Some(live) = self.hypervisor.live(&machine).await?
+        {
+            live.close_layers(&[layer.file()]).await?;
+        }
+        self.hypervisor.delete_file(&trash.path).await?;
+        let mut transaction = self.records.begin().await;
+        transaction.discarded(&trash.path);
+        transaction.commit().await
     }
 }
 
@@ -142,7 +182,7 @@ pub(crate) enum Settled {
 
 /// Takes an operation back, or forward where that is nearer.
 pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineError> {
-    let Some(journal) = inner.records.get::<Journal>(&journal_key(job)).await? else {
+    let Some(mut journal) = inner.records.get::<Journal>(&journal_key(job)).await? else {
         let job: Option<Job> = inner.records.get(&crate::records::job_key(job)).await?;
         return Ok(match job.map(|job| job.state) {
             Some(JobState::Completed) => Settled::Done,
@@ -150,15 +190,8 @@ pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineE
         });
     };
     // First of all, guests run.
-    let woken = join_all(
-        journal
-            .members
-            .iter()
-            .map(|member| wake(inner, &journal, member)),
-    )
-    .await;
-    woken.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let settled = match (journal.operation, journal.phase) {
+    wake_all(inner, &journal).await?;
+    Ok(match (journal.operation, journal.phase) {
         (Operation::Create(_), _) | (Operation::Apply(_), Phase::Preparing | Phase::Saving) => {
             take_back(inner, &journal).await?;
             Settled::Back
@@ -172,6 +205,11 @@ pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineE
             )
             .await;
             switched.into_iter().collect::<Result<Vec<_>, _>>()?;
+            // All stand where they were. Written before any of them runs: a guest
+            // that has run on must never be started from that memory again.
+            journal.phase = Phase::Saving;
+            inner.write_journal(&journal).await?;
+            wake_all(inner, &journal).await?;
             take_back(inner, &journal).await?;
             Settled::Back
         }
@@ -179,15 +217,13 @@ pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineE
             crate::apply::finish(inner, &journal, id, None).await?;
             Settled::Done
         }
-    };
-    for member in &journal.members {
-        collect(inner, member.machine, &|_| {}).await?;
-    }
-    inner.empty_trash().await?;
-    if let Operation::Create(id) = journal.operation {
-        inner.remove_memory_directory(id).await;
-    }
-    Ok(settled)
+    })
+}
+
+async fn wake_all(inner: &Inner, journal: &Journal) -> Result<(), EngineError> {
+    let members = journal.members.iter();
+    let woken = join_all(members.map(|member| wake(inner, journal, member))).await;
+    woken.into_iter().collect()
 }
 
 /// Lets a member run that ran before, thaws it, and gives up saving its memory.
@@ -206,7 +242,7 @@ async fn wake(inner: &Inner, journal: &Journal, member: &JournalMember) -> Resul
             resume(live.as_ref(), inner.config.deadlines.stop).await?;
         }
         if stood && member.freeze {
-            live.thaw(inner.config.deadlines.freeze).await?;
+            thaw(live.as_ref(), inner.config.deadlines.freeze).await?;
         }
         if member.memory.is_some() {
             live.cancel_save().await?;
@@ -265,23 +301,17 @@ async fn take_back(inner: &Inner, journal: &Journal) -> Result<(), EngineError> 
 }
 
 /// Puts a member of a failed apply back where it was: the new process is ended,
-/// the old one started again from its saved memory.
+/// the old one started again from its saved memory. It stands then; an old process
+/// that lives is left alone.
 async fn switch_back(inner: &Inner, member: &JournalMember) -> Result<(), EngineError> {
     let machine = inner.machine(member.machine).await?;
-    let describe = |error: EngineError| error.of(format!("machine {}", machine.name));
     let layers = inner.records.layers(machine.id).await?;
-    let was_running = member.power == Power::Running;
     if let Some(live) = inner.hypervisor.live(&machine).await? {
         let disks = live.disks().await?;
-        let old = layers
-            .iter()
-            .any(|layer| disks.iter().any(|disk| disk.path == layer.path));
-        if old {
-            return if was_running {
-                run(inner, live.as_ref()).await.map_err(describe)
-            } else {
-                Ok(())
-            };
+        let on_overlay = |overlay: &Layer| disks.iter().any(|disk| disk.path == overlay.path);
+        // Without a disk that tells them apart, ending either is right.
+        if !member.overlays.is_empty() && !member.overlays.iter().any(on_overlay) {
+            return Ok(());
         }
         inner.hypervisor.kill(&machine).await?;
     }
@@ -299,27 +329,23 @@ async fn switch_back(inner: &Inner, member: &JournalMember) -> Result<(), Engine
         machine_type: member.machine_type.clone(),
         memory: member.memory.clone(),
     };
-    let live = match inner.hypervisor.start(start.clone()).await {
-        Ok(live) => live,
-        Err(error) => {
-            // Better after a loss of power than not at all.
-            tracing::error!(
-                machine = %machine.name, %error,
-                "cannot go on from its saved memory; it is started from its disks"
-            );
-            start.memory = None;
-            inner.hypervisor.start(start).await?
-        }
-    };
-    if was_running {
-        run(inner, live.as_ref()).await.map_err(describe)?;
+    let mut outcome = inner.hypervisor.start(start.clone()).await;
+    if let Err(error) = outcome {
+        tracing::warn!(machine = %machine.name, %error, "starting it where it was is tried again");
+        outcome = inner.hypervisor.start(start.clone()).await;
     }
-    Ok(())
-}
-
-async fn run(inner: &Inner, live: &dyn LiveMachine) -> Result<(), EngineError> {
-    resume(live, inner.config.deadlines.stop).await?;
-    Ok(())
+    if let Err(error) = outcome {
+        // Better after a loss of power than not at all.
+        tracing::error!(
+            machine = %machine.name, %error,
+            "cannot go on from its saved memory; it is started from its disks"
+        );
+        start.memory = None;
+        outcome = inner.hypervisor.start(start).await;
+    }
+    outcome
+        .map(drop)
+        .map_err(|error| EngineError::from(error).of(format!("machine {}", machine.name)))
 }
 
 pub(crate) fn files(chain: &[crate::model::Layer]) -> Vec<crate::ports::LayerFile> {
@@ -327,18 +353,28 @@ pub(crate) fn files(chain: &[crate::model::Layer]) -> Vec<crate::ports::LayerFil
 }
 
 /// Tries again until it is done, ever more slowly.
-async fn settle_until_done(inner: Arc<Inner>, job: JobId, pass: Pass) {
+async fn settle_until_done(
+    inner: Arc<Inner>,
+    journal: Journal,
+    pass: Pass,
+    error: Option<EngineError>,
+    progress: Progress,
+) {
     let mut pause = Duration::from_millis(500);
-    loop {
+    let settled = loop {
         inner.clock.sleep(pause).await;
-        match settle(&inner, job).await {
-            Ok(_) => break,
-            Err(error) => tracing::warn!(%job, %error, "the operation is not taken back yet"),
+        match settle(&inner, journal.job).await {
+            Ok(settled) => break settled,
+            Err(error) => {
+                tracing::warn!(job = %journal.job, %error, "the operation is not settled yet");
+            }
         }
         pause = (pause * 2).min(Duration::from_secs(30));
-    }
-    drop(pass);
-    tracing::info!(%job, "the operation is taken back");
+    };
+    tracing::info!(job = %journal.job, "the operation is settled");
+    inner
+        .settled(journal, pass, settled, error, &progress)
+        .await;
 }
 
 /// At start: every operation under way is settled, records follow processes,
@@ -354,68 +390,86 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
         }))
         .await;
     }
-    for journal in &journals {
+    let mut unsettled = HashMap::new();
+    for journal in journals {
         let places = journal.members.iter().map(|m| m.machine);
         let pass = inner.enter_machines("an interrupted operation is being taken back", places)?;
         if let Err(error) = settle(inner, journal.job).await {
             tracing::error!(job = %journal.job, %error, "an interrupted operation is not taken back yet");
-            tokio::spawn(settle_until_done(Arc::clone(inner), journal.job, pass));
+            unsettled.insert(journal.job, (journal, pass));
         }
     }
-    for job in inner.records.list::<Job>().await? {
-        let mut job = job;
-        if !job.ended() {
-            let error = EngineError::new(
-                ErrorKind::Failed,
-                "the service ended while the job was under way; everything was taken back",
-            );
+    for mut job in inner.records.list::<Job>().await? {
+        let waiting = unsettled.remove(&job.id);
+        let forward = matches!(&waiting, Some((journal, _)) if journal.phase == Phase::Resuming);
+        if !job.ended() && !forward {
+            let error = interrupted(inner, &job).await?;
             crate::jobs::end(&mut job, None, Some(error), inner.clock.as_ref());
-            let mut transaction = inner.records.begin().await;
-            transaction.put(&job)?;
-            transaction.commit().await?;
+            crate::jobs::record(&inner.records, &job).await?;
         }
-        inner.jobs.publish(job);
-    }
-    for machine in inner.records.list::<Machine>().await? {
-        match inner.hypervisor.live(&machine).await {
-            Ok(Some(live)) => {
-                if let Err(error) = reconcile(inner, machine.id, live.as_ref()).await {
-                    tracing::error!(machine = %machine.name, %error, "its layers are not known");
-                }
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(machine = %machine.name, %error, "cannot be reached"),
+        let progress = inner.jobs.publish(job);
+        if let Some((journal, pass)) = waiting {
+            let inner = Arc::clone(inner);
+            tokio::spawn(settle_until_done(inner, journal, pass, None, progress));
         }
     }
     let mut pending = Vec::new();
     for machine in inner.records.to_collect().await? {
-        pending.push(tokio::spawn(collect_until_done(Arc::clone(inner), machine)));
+        let inner = Arc::clone(inner);
+        pending.push(tokio::spawn(async move {
+            if !try_to_collect(&inner, machine).await {
+                tokio::spawn(collect_until_done(inner, machine));
+            }
+        }));
     }
     // Mostly they are done at once; a long one goes on while requests are served.
     let _ = tokio::time::timeout(Duration::from_secs(30), join_all(pending)).await;
-    if let Err(error) = inner.empty_trash().await {
-        tracing::error!(%error, "some files that nobody needs are not deleted yet");
-    }
+    inner.empty_trash().await;
     inner.remove_stray_memory().await;
     Ok(())
+}
+
+/// What became of a job that was under way when we ended.
+async fn interrupted(inner: &Inner, job: &Job) -> Result<EngineError, EngineError> {
+    let gone = match (job.kind, job.snapshot) {
+        (JobKind::DestroySnapshot, Some(id)) => {
+            let snapshot = inner.records.get::<Snapshot>(&snapshot_key(id)).await?;
+            snapshot.is_none()
+        }
+        _ => false,
+    };
+    Ok(EngineError::failed(if gone {
+        "the service ended while the job was under way; the snapshot is destroyed, and its layers \
+         are merged now"
+    } else {
+        "the service ended while the job was under way; everything was taken back"
+    }))
 }
 
 /// Collects a machine's layers, again and again, ever more slowly, until it is
 /// done. The machine is held only while that is tried.
 async fn collect_until_done(inner: Arc<Inner>, machine: MachineId) {
     let mut pause = Duration::from_secs(1);
-    loop {
-        let outcome = match inner.enter_machines("layers are being merged", [machine]) {
-            Ok(_pass) => collect(&inner, machine, &|_| {}).await,
-            Err(busy) => Err(busy),
-        };
-        match outcome {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%machine, %error, "layers are not merged yet"),
-        }
+    while !try_to_collect(&inner, machine).await {
         inner.clock.sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(60));
     }
+}
+
+/// `true` if there is nothing more to collect.
+async fn try_to_collect(inner: &Inner, machine: MachineId) -> bool {
+    let attempt = async {
+        // Somebody else may have done it, or the machine may be gone.
+        if !inner.records.to_collect().await?.contains(&machine) {
+            return Ok(());
+        }
+        let _pass = inner.enter_machines("layers are being merged", [machine])?;
+        collect(inner, machine, &|_| {}).await
+    };
+    attempt
+        .await
+        .inspect_err(|error| tracing::warn!(%machine, %error, "layers are not merged yet"))
+        .is_ok()
 }
 
 impl Inner {

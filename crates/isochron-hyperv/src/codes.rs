@@ -101,6 +101,7 @@ family! {
 impl From<ErrorKind> for ServiceReturn {
     fn from(kind: ErrorKind) -> Self {
         match kind {
+            ErrorKind::InvalidType => Self::InvalidType,
             ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::InvalidParameter => {
                 Self::InvalidParameter
             }
@@ -115,6 +116,7 @@ impl From<ErrorKind> for ServiceReturn {
 impl From<ErrorKind> for ManagementReturn {
     fn from(kind: ErrorKind) -> Self {
         match kind {
+            ErrorKind::InvalidType => Self::IncorrectDataType,
             ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::InvalidParameter => {
                 Self::InvalidParameter
             }
@@ -134,6 +136,7 @@ impl From<ErrorKind> for StateChangeReturn {
             ErrorKind::NotFound
             | ErrorKind::Exists
             | ErrorKind::InvalidParameter
+            | ErrorKind::InvalidType
             | ErrorKind::Timeout
             | ErrorKind::Cancelled
             | ErrorKind::Failed => Self::Failed,
@@ -151,6 +154,7 @@ mod tests {
             (ErrorKind::NotFound, 4, 32773, 4),
             (ErrorKind::Exists, 4, 32773, 4),
             (ErrorKind::InvalidParameter, 4, 32773, 4),
+            (ErrorKind::InvalidType, 6, 32776, 4),
             (ErrorKind::InvalidState, 5, 32775, 4097),
             (ErrorKind::NotSupported, 1, 32770, 1),
             (ErrorKind::Timeout, 3, 32772, 4),

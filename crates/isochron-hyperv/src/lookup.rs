@@ -34,7 +34,7 @@ pub(crate) fn cim_error(error: EngineError) -> CimError {
     let status = match error.kind {
         ErrorKind::NotFound => Status::NotFound,
         ErrorKind::Exists => Status::AlreadyExists,
-        ErrorKind::InvalidParameter => Status::InvalidParameter,
+        ErrorKind::InvalidParameter | ErrorKind::InvalidType => Status::InvalidParameter,
         ErrorKind::NotSupported => Status::NotSupported,
         ErrorKind::InvalidState | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Failed => {
             Status::Failed

@@ -148,12 +148,7 @@ impl Call<'_> {
 
     /// A refusal of the services' first family: its code, and a job that failed
     /// before it began, whose ErrorDescription says why.
-    async fn refuse(
-        &self,
-        kind: JobKind,
-        code: ServiceReturn,
-        error: &EngineError,
-    ) -> Result<Outcome, CimError> {
+    async fn refuse(&self, kind: JobKind, error: &EngineError) -> Result<Outcome, CimError> {
         let owner = self.owner.clone();
         let job = self
             .provider
@@ -161,14 +156,14 @@ impl Call<'_> {
             .record_refusal(kind, owner, error)
             .await;
         let job = self.path(job_path(job.map_err(cim_error)?));
-        Ok(self.reply(code, [("Job", job)]))
+        Ok(self.reply(ServiceReturn::from(error.kind), [("Job", job)]))
     }
 
     /// The refusal of what this server does not do.
     async fn not_supported(&self, kind: JobKind) -> Result<Outcome, CimError> {
         let message = "this server does not export snapshots and keeps no reference points";
         let error = EngineError::new(ErrorKind::NotSupported, message);
-        self.refuse(kind, ServiceReturn::NotSupported, &error).await
+        self.refuse(kind, &error).await
     }
 
     /// An outcome with every out-parameter declared; those not given are null.

@@ -44,7 +44,7 @@ impl From<isochron_engine::ErrorKind> for ErrorKind {
         match kind {
             Engine::NotFound => Self::NotFound,
             Engine::Exists => Self::Exists,
-            Engine::InvalidParameter => Self::InvalidParameter,
+            Engine::InvalidParameter | Engine::InvalidType => Self::InvalidParameter,
             Engine::InvalidState => Self::InvalidState,
             Engine::NotSupported => Self::NotSupported,
             Engine::Timeout => Self::Timeout,

@@ -102,6 +102,12 @@ pub(super) async fn commit(
         .and_then(from_stamp)
         .unwrap_or_else(|| inner.clock.now());
     let mut transaction = inner.records.begin().await;
+    if transaction.exists(&snapshot_key(plan.id)).await? {
+        return Err(EngineError::invalid(format!(
+            "a snapshot collection {} was taken meanwhile",
+            plan.id
+        )));
+    }
     let mut members = Vec::with_capacity(plan.members.len());
     for ((member, evidence), memory) in plan.members.iter().zip(evidence).zip(memory) {
         let key = machine_key(member.machine.id);

@@ -115,7 +115,15 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
         .enter("a snapshot is being taken", &collection, &machines)
         .await?;
     // Records may have changed before the pass was got.
+    let collection = inner.collection(collection.id).await?;
+    let held: Vec<_> = machines.iter().map(|machine| machine.id).collect();
     let machines = inner.machines_of(&collection).await?;
+    if !machines.iter().map(|machine| machine.id).eq(held) {
+        return Err(EngineError::state(format!(
+            "the members of collection {} were changed just now; try again",
+            collection.name
+        )));
+    }
     let members = join_all(machines.into_iter().map(|machine| {
         let name = machine.name.clone();
         let plan = Member::plan(inner, machine, id, consistency, &request);

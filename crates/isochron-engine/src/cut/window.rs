@@ -102,11 +102,9 @@ impl Member {
         let Some(live) = self.running() else {
             return Ok(0);
         };
-        match timeout(limit, live.thaw(limit)).await {
-            Ok(thawed) => thawed,
-            Err(_) => Err(too_slow("thawing its file systems", limit)),
-        }
-        .map_err(|error| self.error(error))
+        thaw(live.as_ref(), limit)
+            .await
+            .map_err(|error| self.error(error))
     }
 }
 
@@ -121,11 +119,10 @@ impl<'a> Stopped<'a> {
             let Some(live) = member.running() else {
                 return Ok(None);
             };
-            match timeout(limit, live.stop()).await {
-                Ok(stamp) => stamp.map(Some),
-                Err(_) => Err(too_slow("stopping it", limit)),
-            }
-            .map_err(|error| member.error(error))
+            stop(live.as_ref(), limit)
+                .await
+                .map(Some)
+                .map_err(|error| member.error(error))
         })
         .await?;
         for (evidence, stamp) in evidence.iter_mut().zip(stamps) {
@@ -212,6 +209,25 @@ impl<'a> Stopped<'a> {
             evidence.resumed = stamp;
         }
         Ok(())
+    }
+}
+
+/// Stops a machine, within a limit.
+pub(crate) async fn stop(
+    live: &dyn LiveMachine,
+    limit: Duration,
+) -> Result<Stamp, HypervisorError> {
+    match timeout(limit, live.stop()).await {
+        Ok(stamp) => stamp,
+        Err(_) => Err(too_slow("stopping it", limit)),
+    }
+}
+
+/// Thaws a guest's file systems, within a limit; how many.
+pub(crate) async fn thaw(live: &dyn LiveMachine, limit: Duration) -> Result<u32, HypervisorError> {
+    match timeout(limit, live.thaw(limit)).await {
+        Ok(thawed) => thawed,
+        Err(_) => Err(too_slow("thawing its file systems", limit)),
     }
 }
 

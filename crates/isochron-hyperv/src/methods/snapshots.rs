@@ -11,21 +11,6 @@ use crate::codes::ServiceReturn;
 use crate::object::{class, job_path, snapshot_path};
 use crate::settings::SnapshotSettings;
 
-/// Why a call is refused: its return code, and the engine's words.
-struct Refusal {
-    code: ServiceReturn,
-    error: EngineError,
-}
-
-impl From<EngineError> for Refusal {
-    fn from(error: EngineError) -> Self {
-        Self {
-            code: error.kind.into(),
-            error,
-        }
-    }
-}
-
 /// Calls a method; `None` if there is none of that name.
 pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outcome>, CimError> {
     Ok(Some(match method {
@@ -49,27 +34,25 @@ pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outco
 
 /// What SnapshotType asks for. 32768 is what a single machine's snapshot service
 /// calls a recovery snapshot, so its clients send it here too.
-fn kind(snapshot_type: Option<u64>) -> Result<SnapshotKind, Refusal> {
+fn kind(snapshot_type: Option<u64>) -> Result<SnapshotKind, EngineError> {
     match snapshot_type {
         Some(1) => Ok(SnapshotKind::Standard),
         Some(2 | 32768) => Ok(SnapshotKind::Recovery),
-        Some(vendor @ 32769..) => Err(Refusal::from(EngineError::new(
+        Some(vendor @ 32769..) => Err(EngineError::new(
             ErrorKind::NotSupported,
             format!("SnapshotType {vendor} is a vendor's; 1 (standard) and 2 (recovery) are known"),
-        ))),
-        Some(other) => Err(Refusal {
-            code: ServiceReturn::InvalidType,
-            error: invalid(format!(
-                "SnapshotType {other} is no type of snapshot; 1 is standard, 2 is recovery"
-            )),
-        }),
-        None => Err(Refusal::from(invalid(
+        )),
+        Some(other) => Err(EngineError::new(
+            ErrorKind::InvalidType,
+            format!("SnapshotType {other} is no type of snapshot; 1 is standard, 2 is recovery"),
+        )),
+        None => Err(invalid(
             "SnapshotType is missing; 1 is standard, 2 is recovery",
-        ))),
+        )),
     }
 }
 
-async fn create(call: &Call<'_>) -> Result<Started, Refusal> {
+async fn create(call: &Call<'_>) -> Result<Started, EngineError> {
     let kind = kind(call.number("SnapshotType"))?;
     let collection = call.collection("Collection").await?.id;
     let settings = SnapshotSettings::read(call.value("SnapshotSettings"), &call.provider.decode)?;
@@ -82,7 +65,7 @@ async fn create(call: &Call<'_>) -> Result<Started, Refusal> {
         ignore_excluded_disks: settings.ignore_excluded_disks,
         owner: call.owner.clone(),
     };
-    Ok(call.provider.engine.create_snapshot(request).await?)
+    call.provider.engine.create_snapshot(request).await
 }
 
 /// The identifier that the caller names the new snapshot collection by.
@@ -107,29 +90,27 @@ fn wanted(call: &Call<'_>) -> Result<Option<SnapshotId>, EngineError> {
     Ok(Some(id))
 }
 
-async fn apply(call: &Call<'_>) -> Result<Started, Refusal> {
+async fn apply(call: &Call<'_>) -> Result<Started, EngineError> {
     let snapshot = call.snapshot("SnapshotCollection").await?;
-    Ok(call
-        .provider
+    call.provider
         .engine
         .apply_snapshot(snapshot.id, call.owner.clone())
-        .await?)
+        .await
 }
 
-async fn destroy(call: &Call<'_>) -> Result<Started, Refusal> {
+async fn destroy(call: &Call<'_>) -> Result<Started, EngineError> {
     let snapshot = call.snapshot("AffectedSnapshotCollection").await?;
-    Ok(call
-        .provider
+    call.provider
         .engine
         .destroy_snapshot(snapshot.id, call.owner.clone())
-        .await?)
+        .await
 }
 
 /// The reply: a job either way, and for a new snapshot its path to be.
 async fn finish(
     call: &Call<'_>,
     kind: JobKind,
-    started: Result<Started, Refusal>,
+    started: Result<Started, EngineError>,
 ) -> Result<Outcome, CimError> {
     match started {
         Ok(started) => Ok(call.reply(
@@ -142,7 +123,7 @@ async fn finish(
                 ("Job", call.path(job_path(started.job))),
             ],
         )),
-        Err(Refusal { code, error }) => call.refuse(kind, code, &error).await,
+        Err(error) => call.refuse(kind, &error).await,
     }
 }
 
@@ -164,7 +145,7 @@ mod tests {
             (None, Err(ServiceReturn::InvalidParameter)),
         ] {
             assert_eq!(
-                kind(given).map_err(|refusal| refusal.code),
+                kind(given).map_err(|error| ServiceReturn::from(error.kind)),
                 expected,
                 "{given:?}"
             );

@@ -126,6 +126,7 @@ pub(crate) fn errors(job: &Job, path: &ObjectPath) -> Option<Instance> {
         ErrorKind::NotFound => (6, 1, "NotFound"),
         ErrorKind::Exists => (11, 1, "Exists"),
         ErrorKind::InvalidParameter => (4, 1, "InvalidParameter"),
+        ErrorKind::InvalidType => (4, 1, "InvalidType"),
         ErrorKind::NotSupported => (7, 1, "NotSupported"),
         ErrorKind::InvalidState => (1, 1, "InvalidState"),
         ErrorKind::Timeout => (1, 2, "Timeout"),
