@@ -35,7 +35,7 @@ pub struct DiskView {
     /// Its name.
     pub name: String,
     /// The chain, the active layer first: that one's file is what the machine has
-    /// to be started from.
+    /// to be started from. Empty where an attached machine's disk is no file.
     pub chain: Vec<Layer>,
     /// Why it cannot be snapshotted, if it cannot.
     pub excluded: Option<String>,
@@ -166,7 +166,7 @@ impl Engine {
                 .disks
                 .iter()
                 .any(|disk| disk.active == layer.id && disk.read_only);
-            if !shared && taken.iter().any(|other| other.path == layer.path) {
+            if !shared && layer.is_file() && taken.iter().any(|other| other.path == layer.path) {
                 return Err(exists(format!(
                     "the image {} belongs to another machine",
                     layer.path.display()
@@ -307,7 +307,10 @@ impl Engine {
             .iter()
             .map(|disk| DiskView {
                 name: disk.name.clone(),
-                chain: chain(&layers, disk.active),
+                chain: chain(&layers, disk.active)
+                    .into_iter()
+                    .filter(Layer::is_file)
+                    .collect(),
                 excluded: disk.excluded.clone(),
             })
             .collect();

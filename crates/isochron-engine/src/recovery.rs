@@ -238,14 +238,20 @@ async fn wake(inner: &Inner, journal: &Journal, member: &JournalMember) -> Resul
         return Ok(());
     };
     let wake = async {
-        if stood && member.power == Power::Running && live.power().await? == Power::Paused {
-            resume(live.as_ref(), inner.config.deadlines.stop).await?;
-        }
+        let run = async || {
+            if stood && member.power == Power::Running && live.power().await? == Power::Paused {
+                resume(live.as_ref(), inner.config.deadlines.stop).await?;
+            }
+            Ok(())
+        };
+        run().await?;
         if stood && member.freeze {
             thaw(live.as_ref(), inner.config.deadlines.freeze).await?;
         }
         if member.memory.is_some() {
             live.cancel_save().await?;
+            // A plain save that came to its end before that has stopped it again.
+            run().await?;
         }
         Ok(())
     };
@@ -276,6 +282,12 @@ async fn take_back(inner: &Inner, journal: &Journal) -> Result<(), EngineError> 
             if active {
                 adopted.push(overlay.id);
             }
+        }
+    }
+    // At once: what it takes up may be what the store lacks to be written at all.
+    for memory in journal.members.iter().filter_map(|m| m.memory.as_ref()) {
+        if let Err(error) = inner.hypervisor.delete_file(memory).await {
+            tracing::warn!(file = %memory.display(), %error, "not deleted yet");
         }
     }
     let mut transaction = inner.records.begin().await;

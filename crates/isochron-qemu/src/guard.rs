@@ -41,11 +41,19 @@ pub(crate) enum Order {
     Arm(u64),
     /// Do not act.
     Disarm,
+    /// Memory will come through this pipe (see [`crate::drain`]).
+    Pipe,
+    /// Write what comes through the pipe to this file.
+    File,
+    /// Throw away what still comes.
+    Discard,
+    /// Tell when the pipe has ended.
+    Report,
 }
 
-/// What the guardian answers to [`Order::Ready`], [`Order::Arm`] and
-/// [`Order::Disarm`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the guardian answers to [`Order::Ready`], [`Order::Arm`],
+/// [`Order::Disarm`] and [`Order::Report`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     /// All sockets are there.
@@ -56,6 +64,10 @@ pub(crate) enum Answer {
     Disarmed,
     /// It acted before.
     Fired,
+    /// All that came is in the file: so many bytes.
+    Written(u64),
+    /// It is not, for this reason.
+    Unwritten(String),
 }
 
 /// What a guardian does for one machine.
@@ -73,7 +85,8 @@ pub(crate) struct Guardian {
     line: Mutex<Wire>,
 }
 
-struct Wire {
+/// The daemon's end of the socket pair.
+pub(crate) struct Wire {
     stream: UnixStream,
     lines: Lines,
 }
@@ -84,25 +97,7 @@ impl Guardian {
         config: &QemuConfig,
         charges: Vec<Charge>,
     ) -> Result<Self, HypervisorError> {
-        let failed = |error: io::Error| {
-            HypervisorError::Failed(format!("the guardian could not be started: {error}"))
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-            .map_err(|error| failed(error.into()))?;
-        let mut child = Command::new(&config.guardian_exe)
-            .args(&config.guardian_args)
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
-        // Collects it when it ends, whenever that is.
-        tokio::spawn(async move { child.wait().await });
-        let stream = UnixStream::from_std(ours.into()).map_err(failed)?;
-        let mut wire = Wire {
-            stream,
-            lines: Lines::default(),
-        };
+        let mut wire = Wire::spawn(config)?;
         for Charge { name, resume, thaw } in charges {
             if let Some(socket) = resume {
                 wire.say(&Order::Resume(name.clone()), Some(socket)).await?;
@@ -140,7 +135,30 @@ impl Guard for Guardian {
 }
 
 impl Wire {
-    async fn say(
+    /// Starts the process. It ends when this is dropped and it has nothing to do.
+    pub(crate) fn spawn(config: &QemuConfig) -> Result<Self, HypervisorError> {
+        let failed = |error: io::Error| {
+            HypervisorError::Failed(format!("the guardian could not be started: {error}"))
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|error| failed(error.into()))?;
+        let mut child = Command::new(&config.guardian_exe)
+            .args(&config.guardian_args)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        // Collects it when it ends, whenever that is.
+        tokio::spawn(async move { child.wait().await });
+        let stream = UnixStream::from_std(ours.into()).map_err(failed)?;
+        Ok(Self {
+            stream,
+            lines: Lines::default(),
+        })
+    }
+
+    pub(crate) async fn say(
         &mut self,
         order: &Order,
         mut descriptor: Option<OwnedFd>,
@@ -161,7 +179,15 @@ impl Wire {
         Ok(())
     }
 
-    async fn ask(&mut self, order: &Order) -> Result<Answer, HypervisorError> {
+    pub(crate) async fn ask(&mut self, order: &Order) -> Result<Answer, HypervisorError> {
+        self.ask_within(order, LIMIT).await
+    }
+
+    pub(crate) async fn ask_within(
+        &mut self,
+        order: &Order,
+        limit: Duration,
+    ) -> Result<Answer, HypervisorError> {
         let work = async {
             self.say(order, None).await?;
             let mut chunk = [0; 256];
@@ -184,7 +210,7 @@ impl Wire {
                 }
             }
         };
-        timeout(LIMIT, work).await.unwrap_or_else(|_| {
+        timeout(limit, work).await.unwrap_or_else(|_| {
             Err(HypervisorError::Timeout(
                 "the guardian does not answer".into(),
             ))

@@ -97,7 +97,7 @@ impl QemuHypervisor {
             process: Some(process.id),
             launched: Some(process.clone()),
             directory: None,
-            answer: self.config.answer,
+            config: self.config.clone(),
         };
         Ok(Arc::new(LiveQemu::new(qmp, agent, identity)))
     }
@@ -119,7 +119,7 @@ impl QemuHypervisor {
             process,
             launched: None,
             directory,
-            answer: self.config.answer,
+            config: self.config.clone(),
         };
         Ok(Some(Arc::new(LiveQemu::new(qmp, agent.cloned(), identity))))
     }

@@ -15,6 +15,7 @@ mod accel;
 mod agent;
 mod args;
 mod config;
+mod drain;
 mod error;
 mod guard;
 pub mod guardian;

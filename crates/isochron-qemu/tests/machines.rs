@@ -195,55 +195,6 @@ async fn a_definition_is_checked_against_the_files() {
     assert!(text.contains("nowhere"), "{text}");
 }
 
-/// A QEMU that its owner started, in a directory of its own.
-struct Owned {
-    child: std::process::Child,
-    machine: Machine,
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn owned(host: &Host, arguments: &[&str]) -> Owned {
-    let child = std::process::Command::new(qemu_binary())
-        .current_dir(host.directory.path())
-        .args([
-            "-accel",
-            "tcg",
-            "-machine",
-            "q35",
-            "-m",
-            "64",
-            "-nodefaults",
-            "-display",
-            "none",
-        ])
-        .args([
-            "-qmp",
-            "unix:qmp,server=on,wait=off",
-            "-qmp",
-            "unix:other,server=on,wait=off",
-        ])
-        .args(arguments)
-        .spawn()
-        .unwrap();
-    Monitor::open(&host.path("other"));
-    let definition =
-        serde_json::from_value(json!({ "name": "attached", "memory_mib": 64 })).unwrap();
-    let origin = Origin::Attached {
-        qmp: host.path("qmp"),
-        guest_agent: None,
-    };
-    Owned {
-        child,
-        machine: machine(definition, origin),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attached_machine_is_snapshotted_and_merged_like_ours() {
     let host = Host::new();

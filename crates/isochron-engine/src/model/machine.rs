@@ -233,12 +233,20 @@ pub struct Layer {
     pub machine: MachineId,
     /// The disk's name.
     pub disk: String,
-    /// The file, absolute.
+    /// The file, absolute. Empty where an attached machine's disk is no file
+    /// (which then is [excluded](Disk::excluded)).
     pub path: PathBuf,
     /// Its format.
     pub format: ImageFormat,
     /// The layer beneath; none for the image that the owner brought.
     pub parent: Option<LayerId>,
+}
+
+impl Layer {
+    /// Whether there is a file to it.
+    pub fn is_file(&self) -> bool {
+        !self.path.as_os_str().is_empty()
+    }
 }
 
 /// Whether a machine executes.

@@ -116,7 +116,7 @@ impl LiveQemu {
         let stopped: Result<Empty, _> = self
             .qmp
             .send(&qmp::stop {})
-            .answer(self.identity.answer)
+            .answer(self.identity.config.answer)
             .await;
         stopped.map_err(|error| self.about(error))?;
         // QEMU tells STOP before it answers; without one it stood already.
@@ -130,7 +130,7 @@ impl LiveQemu {
         let resumed: Result<Empty, _> = self
             .qmp
             .send(&qmp::cont {})
-            .answer(self.identity.answer)
+            .answer(self.identity.config.answer)
             .await;
         resumed.map_err(|error| self.about(error))?;
         // QEMU tells RESUME before it answers; without one it ran already.

@@ -5,6 +5,9 @@
 //!   once devices are saved and writes are tracked; 10.0 leaves it standing. That
 //!   the state "active" is reached says neither. Pages sent do: they are sent only
 //!   after both. So we wait for RESUME, or for pages and then send `cont`.
+//! - A background save that fails or is cancelled leaves the guest of a 7.2 hanging:
+//!   it goes through a pipe that never fails, and is given up by finishing it
+//!   ([`crate::drain`]).
 //! - After a *plain* save QEMU is in "postmigrate" and has given its images away:
 //!   a write would end it. `blockdev-set-active` takes them back; where that is
 //!   missing, `block-export-add` does so before it looks at anything else, also
@@ -27,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{LiveQemu, locked};
+use crate::drain::Drain;
 use crate::error::{QmpError, file_error, lost_task};
 use crate::qmp::{Capability, Connection, Migration, Parameters};
 
@@ -51,6 +55,8 @@ pub(super) struct Saving {
     before: Option<Before>,
     /// The set of descriptors that QEMU holds for us.
     descriptors: Option<i64>,
+    /// What carries a background save.
+    drain: Option<Drain>,
     /// The last plain save, while the machine has not run since.
     last: Option<(File, Trace)>,
 }
@@ -190,10 +196,21 @@ impl LiveQemu {
         }
         let background = set(qmp::MigrationCapability::background_snapshot, true);
         match self.set_capabilities(vec![background]).await {
-            Ok(()) => Ok(SaveMode::Background),
-            Err(error @ QmpError::Refused { .. }) => Ok(SaveMode::Plain(error.text())),
-            Err(error) => Err(error.into()),
+            Ok(()) => (),
+            Err(error @ QmpError::Refused { .. }) => return Ok(SaveMode::Plain(error.text())),
+            Err(error) => return Err(error.into()),
         }
+        let (drain, pipe) = Drain::start(&self.identity.config).await?;
+        self.qmp
+            .run_with(
+                &qmp::getfd {
+                    fdname: DESCRIPTOR.to_owned(),
+                },
+                pipe,
+            )
+            .await?;
+        locked(&self.saving).drain = Some(drain);
+        Ok(SaveMode::Background)
     }
 
     async fn set_capabilities(
@@ -254,32 +271,45 @@ impl LiveQemu {
             return self.save_again(path).await.map(|()| None);
         }
         let file = create(path).await?;
-        let pulse = self.qmp.pulse();
-        let resumed_before = pulse.borrow().resume;
-        let uri = hand_over(&self.qmp, file.into(), |set| {
-            locked(&self.saving).descriptors = Some(set);
-        })
-        .await?;
-        self.qmp
-            .run(&qmp::migrate {
-                channels: None,
-                detach: None,
-                resume: None,
-                uri: Some(uri),
-            })
-            .await?;
         match mode {
-            SaveMode::Background => self.until_it_runs(resumed_before).await.map(Some),
-            SaveMode::Plain(_) => {
-                let saved = self.until_saved(SHORT_LOOK, &|_| ()).await;
-                // Failed or not: QEMU may have given the images away.
-                let active = self.activate().await;
-                let saved = saved?;
-                active?;
-                self.remember(path, &saved).await?;
-                Ok(None)
-            }
+            SaveMode::Background => self.save_behind(file).await.map(Some),
+            SaveMode::Plain(_) => self.save_standing(path, file).await.map(|()| None),
         }
+    }
+
+    async fn migrate_to(&self, uri: String) -> Result<(), QmpError> {
+        let migrate = qmp::migrate {
+            channels: None,
+            detach: None,
+            resume: None,
+            uri: Some(uri),
+        };
+        self.qmp.run(&migrate).await.map(drop)
+    }
+
+    async fn save_behind(&self, file: File) -> Result<Stamp, HypervisorError> {
+        let drain = locked(&self.saving).drain.take();
+        let mut drain = drain.ok_or_else(|| {
+            HypervisorError::Invalid("a background save was not prepared".to_owned())
+        })?;
+        let begun = drain.write_to(file).await;
+        locked(&self.saving).drain = Some(drain);
+        begun?;
+        let resumed_before = self.qmp.pulse().borrow().resume;
+        self.migrate_to(format!("fd:{DESCRIPTOR}")).await?;
+        self.until_it_runs(resumed_before).await
+    }
+
+    async fn save_standing(&self, path: &Path, file: File) -> Result<(), HypervisorError> {
+        let keep = |set| locked(&self.saving).descriptors = Some(set);
+        let uri = hand_over(&self.qmp, file.into(), keep).await?;
+        self.migrate_to(uri).await?;
+        let saved = self.until_saved(SHORT_LOOK, &|_| ()).await;
+        // Failed or not: QEMU may have given the images away.
+        let active = self.activate().await;
+        let saved = saved?;
+        active?;
+        self.remember(path, &saved).await
     }
 
     /// Waits until a background save lets the guest run, or lets it run.
@@ -350,8 +380,14 @@ impl LiveQemu {
         progress: &(dyn Fn(u8) + Send + Sync),
     ) -> Result<u64, HypervisorError> {
         let saved = self.until_saved(LONG_LOOK, progress).await;
+        let drain = locked(&self.saving).drain.take();
+        let written = match (&saved, drain) {
+            (Ok(_), Some(drain)) => drain.end().await.map(drop),
+            _ => Ok(()),
+        };
         let set_back = self.set_back().await;
         saved?;
+        written?;
         set_back?;
         let owned = path.to_owned();
         let length = tokio::task::spawn_blocking(move || {
@@ -371,15 +407,36 @@ impl LiveQemu {
     }
 
     pub(super) async fn cancel(&self) -> Result<(), HypervisorError> {
+        let drain = locked(&self.saving).drain.take();
+        if let Some(mut drain) = drain {
+            // If the carrier ended, QEMU has seen its end already.
+            let _ = drain.discard().await;
+            locked(&self.saving).drain = Some(drain);
+        }
         if matches!(self.migration().await?.phase(), Phase::Underway) {
-            self.qmp.run(&qmp::migrate_cancel {}).await?;
-            // An error is the end that was asked for.
-            let _ = timeout(self.identity.answer, self.until_saved(SHORT_LOOK, &|_| ())).await;
-            if !self.status().await?.running {
+            let background = self.saves_in_background().await?;
+            if !background {
+                self.qmp.run(&qmp::migrate_cancel {}).await?;
+            }
+            // Ended is what was asked for, in whatever way.
+            if let Err(error @ HypervisorError::Timeout(_)) =
+                self.until_saved(SHORT_LOOK, &|_| ()).await
+            {
+                return Err(error);
+            }
+            if !background && !self.status().await?.running {
                 self.activate().await?;
             }
         }
         self.set_back().await
+    }
+
+    async fn saves_in_background(&self) -> Result<bool, QmpError> {
+        let capabilities: Vec<Capability> =
+            self.qmp.ask(&qmp::query_migrate_capabilities {}).await?;
+        Ok(capabilities
+            .iter()
+            .any(|c| c.state && c.capability == "background-snapshot"))
     }
 
     /// Takes the images back that QEMU gave away when it had saved its memory or
@@ -502,7 +559,7 @@ impl LiveQemu {
                 "the memory saved last has been changed since".to_owned(),
             ));
         }
-        Ok(())
+        self.remember(path, &migration).await
     }
 }
 

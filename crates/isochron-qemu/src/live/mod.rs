@@ -21,6 +21,7 @@ use isochron_engine::ports::{HypervisorError, LayerFile, LiveDisk, SaveMode, Sta
 use qapi::qmp;
 
 use crate::agent::Agent;
+use crate::config::QemuConfig;
 use crate::launch::RunFiles;
 use crate::process::QemuProcess;
 use crate::qmp::{Connection, Status};
@@ -39,8 +40,8 @@ pub(crate) struct Identity {
     pub(crate) launched: Option<Arc<QemuProcess>>,
     /// That process' directory, to which relative names refer.
     pub(crate) directory: Option<PathBuf>,
-    /// How long an answer may take.
-    pub(crate) answer: Duration,
+    /// How QEMU is reached.
+    pub(crate) config: QemuConfig,
 }
 
 /// A machine's QEMU.
@@ -134,7 +135,7 @@ impl LiveMachine for LiveQemu {
 
     async fn agent_answers(&self) -> bool {
         match &self.agent {
-            Some(agent) => agent.answers(self.identity.answer).await,
+            Some(agent) => agent.answers(self.identity.config.answer).await,
             None => false,
         }
     }

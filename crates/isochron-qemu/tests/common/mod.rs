@@ -236,6 +236,55 @@ pub fn machine(definition: Definition, origin: Origin) -> Machine {
     .unwrap()
 }
 
+/// A QEMU that its owner started, in a directory of its own.
+pub struct Owned {
+    pub child: std::process::Child,
+    pub machine: Machine,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn owned(host: &Host, arguments: &[&str]) -> Owned {
+    let child = std::process::Command::new(qemu_binary())
+        .current_dir(host.directory.path())
+        .args([
+            "-accel",
+            "tcg",
+            "-machine",
+            "q35",
+            "-m",
+            "64",
+            "-nodefaults",
+            "-display",
+            "none",
+        ])
+        .args([
+            "-qmp",
+            "unix:qmp,server=on,wait=off",
+            "-qmp",
+            "unix:other,server=on,wait=off",
+        ])
+        .args(arguments)
+        .spawn()
+        .unwrap();
+    Monitor::open(&host.path("other"));
+    let definition =
+        serde_json::from_value(json!({ "name": "attached", "memory_mib": 64 })).unwrap();
+    let origin = Origin::Attached {
+        qmp: host.path("qmp"),
+        guest_agent: host.path("agent").exists().then(|| host.path("agent")),
+    };
+    Owned {
+        child,
+        machine: machine(definition, origin),
+    }
+}
+
 pub async fn live(qemu: &QemuHypervisor, vm: &Machine) -> Arc<dyn LiveMachine> {
     qemu.live(vm).await.unwrap().expect("the machine is off")
 }

@@ -105,23 +105,27 @@ impl Host {
         }
     }
 
-    /// Runs `isochron WORDS`, split at blanks.
-    pub fn run(&self, words: &str) -> Output {
-        isochron(self.path()).args(words.split(' ')).output().unwrap()
+    /// Runs `isochron WORDS...`.
+    pub fn run(&self, words: &[&str]) -> Output {
+        isochron(self.path()).args(words).output().unwrap()
     }
 
-    /// What `isochron WORDS --json` prints; it must succeed.
-    pub fn json(&self, words: &str) -> Value {
-        let output = self.run(&format!("{words} --json"));
+    /// What `isochron WORDS... --json` prints; it must succeed.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let output = self.run(&[words, &["--json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "isochron {words}: {said}\n{}", self.log());
+        assert!(
+            output.status.success(),
+            "isochron {words:?}: {said}\n{}",
+            self.log()
+        );
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// What `isochron WORDS` says when it is refused; it must be.
-    pub fn refusal(&self, words: &str) -> String {
+    /// What `isochron WORDS...` says when it is refused; it must be.
+    pub fn refusal(&self, words: &[&str]) -> String {
         let output = self.run(words);
-        assert!(!output.status.success(), "isochron {words} succeeded");
+        assert!(!output.status.success(), "isochron {words:?} succeeded");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
@@ -160,9 +164,9 @@ impl Host {
     pub fn start_machines(&self, machines: &[Machine]) {
         let names: Vec<&str> = machines.iter().map(|m| &*m.definition.name).collect();
         for machine in machines {
-            self.json(&format!("vm define {}", machine.file.display()));
+            self.json(&["vm", "define", machine.file.to_str().unwrap()]);
         }
-        self.json(&format!("vm start {}", names.join(" ")));
+        self.json(&[&["vm", "start"], &names[..]].concat());
     }
 
     /// Defines and starts the members of a ring and waits until it goes round.
@@ -173,28 +177,28 @@ impl Host {
 
     /// QEMU's process of a machine.
     pub fn process(&self, machine: &str) -> u32 {
-        let shown = self.json(&format!("vm show {machine}"));
+        let shown = self.json(&["vm", "show", machine]);
         shown["process_id"].as_u64().unwrap().try_into().unwrap()
     }
 
     /// What a machine does, in the command line's word.
     pub fn power(&self, machine: &str) -> String {
-        let shown = self.json(&format!("vm show {machine}"));
+        let shown = self.json(&["vm", "show", machine]);
         shown["power"].as_str().unwrap().to_owned()
     }
 
-    /// The images that a machine writes to now, one per disk.
+    /// The images that a machine writes to now, one per disk that is a file.
     pub fn active(&self, machine: &str) -> Vec<PathBuf> {
-        let shown = self.json(&format!("vm show {machine}"));
+        let shown = self.json(&["vm", "show", machine]);
         let disks = shown["disks"].as_array().unwrap();
         disks
             .iter()
-            .map(|disk| disk["active"].as_str().unwrap().into())
+            .filter_map(|disk| disk["active"].as_str().map(PathBuf::from))
             .collect()
     }
 
-    /// Every file and directory below this one that is not the daemon's own or a
-    /// socket: images, memory, logs of guests.
+    /// Every file and directory below this one that is not the daemon's for good or
+    /// a socket: images, memory, logs of guests.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();
         let mut left = vec![self.path().to_owned()];
@@ -202,25 +206,47 @@ impl Host {
             for entry in directory.read_dir().unwrap().flatten() {
                 let (path, kind) = (entry.path(), entry.file_type().unwrap());
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if kind.is_socket() || path == self.path().join("state/run") {
+                let in_state = directory == self.path().join("state");
+                if kind.is_socket() || in_state && name == "run" {
                     continue;
                 }
                 if kind.is_dir() {
                     left.push(path.clone());
-                } else if directory == self.path().join("state") && name.starts_with("isochron.") {
-                    continue; // the store
                 }
-                found.insert(path);
+                let store = name.starts_with("isochron.") || kind.is_dir();
+                if !(in_state && store) {
+                    found.insert(path);
+                }
             }
         }
         found
     }
 
+    /// Waits until there are these files and no others. At once, but for what is
+    /// settled only when a machine answers again.
+    pub fn files_become(&self, expected: &BTreeSet<PathBuf>) {
+        let began = Instant::now();
+        loop {
+            let found = self.files();
+            let differ: Vec<_> = found.symmetric_difference(expected).collect();
+            if differ.is_empty() {
+                return;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "left over or missing: {differ:?}\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Ends machines and daemon as their owner would; fails if a process is left.
     pub fn close(mut self) {
-        for machine in self.json("vm list").as_array().unwrap() {
+        for machine in self.json(&["vm", "list"]).as_array().unwrap() {
             if machine["origin"] == "launched" {
-                self.json(&format!("vm stop --force {}", machine["name"].as_str().unwrap()));
+                let name = machine["name"].as_str().unwrap();
+                self.json(&["vm", "stop", "--force", name]);
             }
         }
         signal(self.daemon.id(), Signal::TERM);
@@ -302,15 +328,23 @@ pub fn frozen(machines: &[Machine], snapshot: &Value) -> Vec<Vec<Image>> {
             .find(|member| member["vm"] == *machine.definition.name)
             .unwrap();
         let disks = member["disks"].as_array().unwrap();
-        let layer = |disk: &isochron_lab::definition::Disk| {
-            let frozen = disks.iter().find(|d| d["disk"] == *disk.name).unwrap();
+        // An attached machine's disks have QEMU's names, but the same order.
+        let layer = |(index, disk): (usize, &isochron_lab::definition::Disk)| {
+            let named = disks.iter().find(|d| d["disk"] == *disk.name);
+            let frozen = named.unwrap_or(&disks[index]);
             let format = match frozen["format"].as_str() {
                 Some("raw") => Format::Raw,
                 _ => Format::Qcow2,
             };
             Image::new(frozen["layer"].as_str().unwrap(), format)
         };
-        machine.definition.disks.iter().map(layer).collect()
+        machine
+            .definition
+            .disks
+            .iter()
+            .enumerate()
+            .map(layer)
+            .collect()
     };
     machines.iter().map(part).collect()
 }

@@ -8,9 +8,15 @@
 //!                      +--- end of the daemon ---> exit <--- end of the daemon +
 //! ```
 //!
+//! A process of the same kind carries a guest's memory to its file ([`drain`]):
+//! that, too, must not end with the daemon.
+//!
 //! It needs nothing but the sockets it was handed: no file, no configuration. It
 //! is in a session of its own and does not end on SIGINT, SIGTERM or SIGHUP; it
-//! ends when the daemon's end of its socket closes.
+//! ends when the daemon's end of its socket closes and nothing is left to do.
+
+mod drain;
+mod resume;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,12 +26,13 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
-use serde::Deserialize;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::drain::Drain;
+use self::resume::resume;
 use crate::agent;
 use crate::guard::{Answer, Order};
 use crate::qmp::Lines;
@@ -33,8 +40,6 @@ use crate::qmp::Lines;
 /// How long QEMU, and then the agent, may take to answer. Until then the sockets
 /// stay open, so that nothing that was sent is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The guardian's own number of its `cont`.
-const NAME: &str = "guardian";
 
 /// The guardian's main. Standard input is the daemon's socket pair; it returns
 /// when the daemon has closed its end and nothing is left to do.
@@ -76,6 +81,7 @@ struct Watch {
     charges: Vec<Charge>,
     armed: Option<Instant>,
     fired: bool,
+    drain: Option<Drain>,
 }
 
 impl Watch {
@@ -88,6 +94,7 @@ impl Watch {
             charges: Vec::new(),
             armed: None,
             fired: false,
+            drain: None,
         }
     }
 
@@ -108,6 +115,9 @@ impl Watch {
                     if self.armed.is_some() {
                         self.fire("the daemon is gone").await;
                     }
+                    if let Some(drain) = self.drain {
+                        drain.end().await;
+                    }
                     return Ok(());
                 }
                 Ok(Some(Order::Resume(name))) => {
@@ -120,6 +130,27 @@ impl Watch {
                     self.charge(name).thaw = Some(socket);
                     continue;
                 }
+                Ok(Some(Order::Pipe)) => {
+                    self.drain = Some(Drain::new(self.any_descriptor()?));
+                    continue;
+                }
+                Ok(Some(Order::File)) => {
+                    let file = self.any_descriptor()?;
+                    if let Some(drain) = &mut self.drain {
+                        drain.start(file)?;
+                    }
+                    continue;
+                }
+                Ok(Some(Order::Discard)) => {
+                    if let Some(drain) = &self.drain {
+                        drain.discard();
+                    }
+                    continue;
+                }
+                Ok(Some(Order::Report)) => match self.drain.take() {
+                    Some(drain) => drain.end().await,
+                    None => Answer::Unwritten("there is no pipe".to_owned()),
+                },
                 Ok(Some(Order::Ready)) => Answer::Ready,
                 Ok(Some(_)) if self.fired => Answer::Fired,
                 Ok(Some(Order::Arm(millis))) => {
@@ -155,9 +186,12 @@ impl Watch {
     }
 
     fn descriptor(&mut self) -> io::Result<UnixStream> {
+        UnixStream::from_std(StdStream::from(self.any_descriptor()?))
+    }
+
+    fn any_descriptor(&mut self) -> io::Result<OwnedFd> {
         let descriptor = self.descriptors.pop_front();
-        let descriptor = descriptor.ok_or_else(|| io::Error::other("a socket did not come"))?;
-        UnixStream::from_std(StdStream::from(descriptor))
+        descriptor.ok_or_else(|| io::Error::other("a descriptor did not come"))
     }
 
     /// The daemon's next order; `None` at its end. May be dropped and called
@@ -249,7 +283,7 @@ fn receive(
         flags,
     )?;
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::other("a socket was lost on its way"));
+        return Err(io::Error::other("a descriptor was lost on its way"));
     }
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -257,49 +291,4 @@ fn receive(
         }
     }
     Ok(received.bytes)
-}
-
-/// Sends `cont` and waits for its answer among what else comes on this
-/// connection. The byte 0xFF before it ends whatever the daemon left half said:
-/// QEMU's parser starts afresh on it.
-async fn resume(socket: &mut UnixStream) -> io::Result<()> {
-    #[derive(Deserialize)]
-    struct Reply {
-        id: serde_json::Value,
-        error: Option<Refusal>,
-    }
-    #[derive(Deserialize)]
-    struct Refusal {
-        desc: String,
-    }
-    let mut command = vec![0xff];
-    command.extend_from_slice(format!("{{\"execute\":\"cont\",\"id\":\"{NAME}\"}}\n").as_bytes());
-    socket.write_all(&command).await?;
-    let mut lines = Lines::default();
-    let mut chunk = [0; 4096];
-    loop {
-        socket.readable().await?;
-        match socket.try_read(&mut chunk) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => lines.push(&chunk[..count]).map_err(io::Error::other)?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        }
-        let mut reply = None;
-        lines.drain(|line| {
-            let ours = |reply: &Reply| reply.id == NAME;
-            reply = serde_json::from_slice(line)
-                .ok()
-                .filter(ours)
-                .or(reply.take());
-        });
-        match reply {
-            Some(Reply { error: None, .. }) => return Ok(()),
-            Some(Reply {
-                error: Some(refusal),
-                ..
-            }) => return Err(io::Error::other(refusal.desc)),
-            None => (),
-        }
-    }
 }

@@ -1,0 +1,11 @@
+//! The engine on the simulated world: what must hold whatever fails
+//! (`faults`), and every answer of `docs/semantics.md` that the engine gives
+//! (`semantics`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod faults;
+mod guests;
+mod scene;
+mod semantics;
+mod verdict;

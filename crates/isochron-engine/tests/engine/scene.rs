@@ -1,0 +1,356 @@
+//! A collection in the simulated world whose members do all that a member can,
+//! and one operation on it, during which its guests go on writing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use isochron_engine::model::{
+    CollectionId, CollectionKind, Consistency, Definition, JobId, JobState, MachineId, Power,
+    Snapshot, SnapshotId, SnapshotKind,
+};
+use isochron_engine::{Config, CreateSnapshot, Engine, EngineError, Started};
+use isochron_sim::{Daemon, Point, Survey, When, World};
+use tokio::sync::Notify;
+
+use crate::guests::Guests;
+
+/// An operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Create(SnapshotKind, Consistency),
+    /// Of the only snapshot, which is of this kind.
+    Apply(SnapshotKind),
+    /// Of one of three.
+    Destroy(usize),
+}
+
+/// What a member's disks hold.
+pub type Content = BTreeSet<u64>;
+
+pub struct Scene {
+    pub op: Op,
+    pub world: World,
+    pub daemon: Daemon,
+    pub engine: Engine,
+    pub state: tempfile::TempDir,
+    pub collection: CollectionId,
+    pub machines: Vec<Member>,
+    pub guests: Guests,
+    /// Snapshots taken before the operation, and what they hold.
+    pub snapshots: Vec<(SnapshotId, BTreeMap<MachineId, Content>)>,
+    /// All there was before the operation.
+    pub before: Survey,
+    pub jobs_before: Vec<JobId>,
+    /// What the machines that run had written before the operation.
+    pub written_before: BTreeMap<MachineId, usize>,
+    /// Whether the operation is over, so that hooks do nothing more.
+    pub over: Arc<AtomicBool>,
+    /// Told when the daemon dies.
+    pub died: Arc<Notify>,
+    /// For how long the members that run stood still or were frozen, at most.
+    pub stood: Arc<Mutex<Duration>>,
+}
+
+pub struct Member {
+    pub id: MachineId,
+    pub power: Power,
+}
+
+/// Whether a call has no effect.
+fn asks(point: Point) -> bool {
+    use Point::*;
+    matches!(
+        point,
+        Check | Live | IsImage | FileSize | Power | MachineType | Disks | AgentAnswers | Get | List
+    )
+}
+
+/// A runtime of its own whose time jumps to the next timer; whatever a run leaves
+/// behind ends with it.
+pub fn alone<T>(run: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(run)
+}
+
+pub async fn open(daemon: &Daemon, state: &Path) -> Result<Engine, EngineError> {
+    let clock = daemon.world().clock();
+    let config = Config {
+        // What is judged long after it ended is still there.
+        job_retention: Duration::from_secs(100_000),
+        ..Config::new(state)
+    };
+    Engine::open(daemon.hypervisor(), daemon.store(), clock, config).await
+}
+
+/// A definition with an agent.
+pub async fn define(engine: &Engine, definition: Definition) -> MachineId {
+    engine.define_machine(definition).await.unwrap().id
+}
+
+pub fn request(
+    collection: CollectionId,
+    kind: SnapshotKind,
+    consistency: Consistency,
+) -> CreateSnapshot {
+    CreateSnapshot {
+        collection,
+        id: None,
+        name: None,
+        kind,
+        consistency: Some(consistency),
+        ignore_excluded_disks: false,
+        owner: None,
+    }
+}
+
+/// Takes a snapshot, which must succeed.
+pub async fn snapshot(engine: &Engine, request: CreateSnapshot) -> Snapshot {
+    let started = engine.create_snapshot(request).await.unwrap();
+    let job = engine.wait_job(started.job).await.unwrap();
+    assert_eq!(job.state, JobState::Completed, "{job:?}");
+    engine.snapshot(started.snapshot).await.unwrap()
+}
+
+/// What a snapshot holds of each member.
+pub fn content(world: &World, snapshot: &Snapshot) -> Result<BTreeMap<MachineId, Content>, String> {
+    let mut content: BTreeMap<_, Content> = BTreeMap::new();
+    for member in &snapshot.members {
+        let blocks = content.entry(member.machine).or_default();
+        for disk in &member.disks {
+            let view = world
+                .read_view(&disk.path)
+                .map_err(|error| format!("a snapshot cannot be read: {error}"))?;
+            blocks.extend(view.into_keys());
+        }
+    }
+    Ok(content)
+}
+
+/// Records against files and processes.
+pub async fn disagreements(world: &World, engine: &Engine) -> Result<Vec<String>, EngineError> {
+    let mut views = Vec::new();
+    for machine in engine.machines().await? {
+        views.push(engine.machine_view(machine.id).await?);
+    }
+    let snapshots = engine.snapshots(None).await?;
+    Ok(world.disagreements(&views, &snapshots))
+}
+
+impl Scene {
+    pub async fn new(op: Op) -> Self {
+        let world = World::new();
+        let daemon = world.daemon();
+        let state = tempfile::tempdir().unwrap();
+        let engine = open(&daemon, state.path()).await.unwrap();
+        let machines_kind = CollectionKind::Machines;
+        let collection = engine
+            .create_collection("all", None, machines_kind)
+            .await
+            .unwrap();
+        let guests = Guests::default();
+        let mut machines = Vec::new();
+        let members: &[(&str, &[&str], Power)] = &[
+            ("a", &["disk0", "disk1"], Power::Running),
+            ("b", &["disk0"], Power::Running),
+            ("off", &["disk0"], Power::Off),
+            ("paused", &["disk0"], Power::Paused),
+        ];
+        for (name, disks, power) in members {
+            if *power == Power::Paused && matches!(op, Op::Create(_, Consistency::Application)) {
+                continue; // it is refused
+            }
+            let id = define(&engine, world.definition(name, disks)).await;
+            if *power != Power::Off {
+                engine.start_machine(id).await.unwrap();
+                guests.write(&world, id, disks).unwrap();
+            }
+            if *power == Power::Paused {
+                engine.pause_machine(id).await.unwrap();
+            }
+            engine.add_machine(collection.id, id).await.unwrap();
+            machines.push(Member { id, power: *power });
+        }
+        let mut scene = Self {
+            op,
+            before: world.survey(),
+            world,
+            daemon,
+            engine,
+            state,
+            collection: collection.id,
+            machines,
+            guests,
+            snapshots: Vec::new(),
+            jobs_before: Vec::new(),
+            written_before: BTreeMap::new(),
+            over: Arc::default(),
+            died: Arc::default(),
+            stood: Arc::default(),
+        };
+        let earlier = match op {
+            Op::Create(..) => vec![],
+            Op::Apply(kind) => vec![kind],
+            Op::Destroy(_) => vec![SnapshotKind::Recovery; 3],
+        };
+        for kind in earlier {
+            let request = request(collection.id, kind, Consistency::Crash);
+            let snapshot = snapshot(&scene.engine, request).await;
+            let content = content(&scene.world, &snapshot).unwrap();
+            scene.snapshots.push((snapshot.id, content));
+            scene.guests.exchange(&scene.world, scene.pair());
+        }
+        scene.before = scene.world.survey();
+        scene.jobs_before = scene
+            .engine
+            .jobs()
+            .await
+            .unwrap()
+            .iter()
+            .map(|j| j.id)
+            .collect();
+        for id in scene.pair() {
+            scene
+                .written_before
+                .insert(id, scene.guests.written(id).len());
+        }
+        scene.let_guests_write();
+        scene.watch_the_clock();
+        scene
+    }
+
+    /// The two members that run.
+    pub fn pair(&self) -> [MachineId; 2] {
+        [self.machines[0].id, self.machines[1].id]
+    }
+
+    /// Around the calls that matter the guests write.
+    fn let_guests_write(&self) {
+        use Point::*;
+        let points = [
+            CreateOverlay,
+            Freeze,
+            Thaw,
+            Stop,
+            Swap,
+            Save,
+            FinishSave,
+            Resume,
+            Kill,
+            Start,
+            Merge,
+            BeginMergeActive,
+            EndMergeActive,
+            Commit,
+            DeleteFile,
+        ];
+        for when in [When::Before, When::After] {
+            for point in points {
+                let (guests, pair, over) = (self.guests.clone(), self.pair(), self.over.clone());
+                self.world.on(point, when, move |daemon, _| {
+                    if !over.load(Ordering::Relaxed) && !daemon.crashed() {
+                        guests.exchange(daemon.world(), pair);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Measures for how long the members that run stand still.
+    fn watch_the_clock(&self) {
+        const EVERY: Duration = Duration::from_millis(500);
+        let (world, pair, over) = (self.world.clone(), self.pair(), self.over.clone());
+        let stood = self.stood.clone();
+        tokio::spawn(async move {
+            let mut now = [Duration::ZERO; 2];
+            while !over.load(Ordering::Relaxed) {
+                tokio::time::sleep(EVERY).await;
+                let survey = world.survey();
+                for (now, id) in now.iter_mut().zip(pair) {
+                    let state = survey.processes.iter().find(|p| p.machine == Some(id));
+                    let stands = state.is_some_and(|p| p.power != Power::Running || p.frozen > 0);
+                    *now = if stands { *now + EVERY } else { Duration::ZERO };
+                    let mut most = stood.lock().unwrap();
+                    *most = most.max(*now);
+                }
+            }
+        });
+    }
+
+    /// At the nth call from now on, by any life of the daemon, does this. Calls
+    /// that only ask can be left out of the count.
+    pub fn at_call(
+        &self,
+        n: usize,
+        when: When,
+        with_questions: bool,
+        mut action: impl FnMut(&Daemon, &isochron_sim::Call) + Send + 'static,
+    ) -> Arc<AtomicBool> {
+        let met = Arc::new(AtomicBool::new(false));
+        let (over, seen) = (self.over.clone(), met.clone());
+        let mut calls = 0;
+        self.world.on_every(when, move |daemon, call| {
+            if over.load(Ordering::Relaxed)
+                || daemon.crashed()
+                || (!with_questions && asks(call.point))
+            {
+                return;
+            }
+            calls += 1;
+            if calls == n {
+                seen.store(true, Ordering::Relaxed);
+                action(daemon, call);
+            }
+        });
+        met
+    }
+
+    /// Asks for the operation.
+    pub async fn start(&self) -> Result<Started, EngineError> {
+        match self.op {
+            Op::Create(kind, consistency) => {
+                let request = request(self.collection, kind, consistency);
+                self.engine.create_snapshot(request).await
+            }
+            Op::Apply(_) => self.engine.apply_snapshot(self.snapshots[0].0, None).await,
+            Op::Destroy(index) => {
+                self.engine
+                    .destroy_snapshot(self.snapshots[index].0, None)
+                    .await
+            }
+        }
+    }
+
+    /// Carries the operation out until its job has ended or the daemon is dead.
+    /// What hangs goes on at last.
+    pub async fn perform(&self) -> Result<(), String> {
+        let work = async {
+            if let Ok(started) = self.start().await {
+                self.engine.wait_job(started.job).await.ok();
+            }
+        };
+        let patience = async {
+            // Saving the present is given minutes, all else seconds.
+            let long = if matches!(self.op, Op::Apply(_)) {
+                500
+            } else {
+                60
+            };
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_secs(long)).await;
+                self.world.release();
+            }
+        };
+        tokio::select! {
+            () = work => Ok(()),
+            () = self.died.notified() => Ok(()),
+            () = patience => Err("the operation does not end".to_owned()),
+        }
+    }
+}
