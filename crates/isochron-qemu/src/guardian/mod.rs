@@ -29,6 +29,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::drain::Drain;
@@ -80,7 +82,8 @@ struct Watch {
     descriptors: VecDeque<OwnedFd>,
     charges: Vec<Charge>,
     armed: Option<Instant>,
-    fired: bool,
+    /// What is done once it has fired.
+    fired: Option<JoinHandle<()>>,
     drain: Option<Drain>,
 }
 
@@ -93,7 +96,7 @@ impl Watch {
             descriptors: VecDeque::new(),
             charges: Vec::new(),
             armed: None,
-            fired: false,
+            fired: None,
             drain: None,
         }
     }
@@ -105,7 +108,7 @@ impl Watch {
                 biased;
                 order = self.next_order() => order,
                 () = wait_for(deadline) => {
-                    self.fire("the deadline passed").await;
+                    self.fire("the deadline passed");
                     continue;
                 }
             };
@@ -113,7 +116,10 @@ impl Watch {
                 // An unreadable order is as good as the daemon's end.
                 Ok(None) | Err(_) => {
                     if self.armed.is_some() {
-                        self.fire("the daemon is gone").await;
+                        self.fire("the daemon is gone");
+                    }
+                    if let Some(work) = self.fired {
+                        work.await?;
                     }
                     if let Some(drain) = self.drain {
                         drain.end().await;
@@ -152,7 +158,7 @@ impl Watch {
                     None => Answer::Unwritten("there is no pipe".to_owned()),
                 },
                 Ok(Some(Order::Ready)) => Answer::Ready,
-                Ok(Some(_)) if self.fired => Answer::Fired,
+                Ok(Some(_)) if self.fired.is_some() => Answer::Fired,
                 Ok(Some(Order::Arm(millis))) => {
                     self.armed = Some(Instant::now() + Duration::from_millis(millis));
                     Answer::Armed
@@ -224,27 +230,30 @@ impl Watch {
     }
 
     /// Resumes and then thaws each machine, all in parallel: one that does not
-    /// answer keeps no other waiting.
-    async fn fire(&mut self, why: &str) {
+    /// answer keeps no other waiting, nor the daemon's questions.
+    fn fire(&mut self, why: &str) {
         self.armed = None;
-        self.fired = true;
         eprintln!("isochron guardian: {why}: resuming and thawing guests");
-        let work = self.charges.drain(..).map(async |charge| {
-            let Charge {
-                name,
-                resume: qmp,
-                thaw: agent,
-            } = charge;
-            // Kept open to the end, answered or not.
-            let (mut qmp, mut agent) = (qmp, agent);
-            if let Some(qmp) = &mut qmp {
-                report(&name, "resumed", timeout(PATIENCE, resume(qmp)).await);
-            }
-            if let Some(agent) = &mut agent {
-                report(&name, "thawed", timeout(PATIENCE, agent::thaw(agent)).await);
-            }
-        });
-        futures::future::join_all(work).await;
+        let charges = std::mem::take(&mut self.charges);
+        let work = charges.into_iter().map(help);
+        let work = futures::future::join_all(work);
+        self.fired = Some(tokio::spawn(async { drop(work.await) }));
+    }
+}
+
+async fn help(charge: Charge) {
+    // The sockets are kept open to the end, answered or not.
+    let Charge {
+        name,
+        resume: mut qmp,
+        thaw: mut agent,
+    } = charge;
+    if let Some(qmp) = &mut qmp {
+        report(&name, "resume", timeout(PATIENCE, resume(qmp)).await);
+    }
+    if let Some(agent) = &mut agent {
+        let thawed = timeout(PATIENCE, agent::thaw(agent)).await;
+        report(&name, "thaw", thawed.map(|done| done.map(|_| Helped::Seen)));
     }
 }
 
@@ -255,12 +264,21 @@ async fn wait_for(deadline: Option<Instant>) {
     }
 }
 
-fn report<T>(name: &str, what: &str, outcome: Result<io::Result<T>, tokio::time::error::Elapsed>) {
+/// What is known of a guest that was told to do something.
+enum Helped {
+    /// It did.
+    Seen,
+    /// Its answer went to the daemon, which lives.
+    Told,
+}
+
+fn report(name: &str, what: &str, outcome: Result<io::Result<Helped>, Elapsed>) {
     match outcome {
-        Ok(Ok(_)) => eprintln!("isochron guardian: {name} was {what}"),
-        Ok(Err(error)) => eprintln!("isochron guardian: {name} was not {what}: {error}"),
+        Ok(Ok(Helped::Seen)) => eprintln!("isochron guardian: {name}: {what}: done"),
+        Ok(Ok(Helped::Told)) => eprintln!("isochron guardian: {name}: {what}: it was told"),
+        Ok(Err(error)) => eprintln!("isochron guardian: {name}: {what}: {error}"),
         Err(_) => eprintln!(
-            "isochron guardian: {name} did not say within {} s that it was {what}",
+            "isochron guardian: {name}: {what}: no answer within {} s",
             PATIENCE.as_secs()
         ),
     }
