@@ -242,6 +242,8 @@ impl LiveQemu {
     async fn set_back(&self) -> Result<(), HypervisorError> {
         let (before, descriptors) = {
             let mut saving = locked(&self.saving);
+            // A carrier that was prepared and not used ends with this.
+            saving.drain = None;
             (saving.before.take(), saving.descriptors.take())
         };
         if let Some(fdset_id) = descriptors {
