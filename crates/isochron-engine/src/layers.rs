@@ -165,22 +165,15 @@ async fn merge(
                 .map_err(describe);
         }
         (Some(live), Some(above)) => {
-            let disks = live.disks().await?;
-            let merged_before = disks
-                .iter()
-                .find(|disk| disk.name == top.disk)
-                .is_some_and(|disk| !disk.chain.contains(&top.path));
-            if !merged_before {
-                live.merge(
-                    &top.disk,
-                    &top.file(),
-                    &base.file(),
-                    &above.file(),
-                    progress,
-                )
-                .await
-                .map_err(|error| describe(error.into()))?;
-            }
+            live.merge(
+                &top.disk,
+                &top.file(),
+                &base.file(),
+                &above.file(),
+                progress,
+            )
+            .await
+            .map_err(|error| describe(error.into()))?;
         }
         _ => {
             inner
@@ -348,6 +341,8 @@ async fn reconcile(
             && truth.path == base.path
             && !wanted.contains(&base.id)
         {
+            // What is left of the merge goes first.
+            live.cancel_merge_active(&disk.name).await?;
             // The owner of an attached machine may have started it from the wrong
             // file; then the top's file is all that holds its last writes.
             let discard = !machine.attached();

@@ -52,3 +52,18 @@ pub(crate) async fn runs(qemu: &Path, scratch: &Path, accelerator: &str) -> bool
     let _ = tokio::fs::remove_file(&firmware).await;
     ran
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_proof_is_a_guest_that_ran() {
+        let scratch = tempfile::tempdir().unwrap();
+        let qemu = Path::new("qemu-system-x86_64");
+        assert!(runs(qemu, scratch.path(), "tcg").await);
+        assert!(!runs(qemu, scratch.path(), "none-such").await);
+        assert!(!runs(Path::new("/nowhere"), scratch.path(), "tcg").await);
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+}

@@ -24,9 +24,9 @@ use tokio::time::timeout;
 use crate::config::QemuConfig;
 use crate::qmp::{Lines, send_with};
 
-/// How long the guardian may take to start and for each answer: longer than it
-/// gives QEMU and the agent when it acts, since it answers after that.
-const LIMIT: Duration = Duration::from_secs(25);
+/// How long the guardian may take to start and for each answer, also while it
+/// acts.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// What the daemon says.
 #[derive(Debug, Serialize, Deserialize)]

@@ -430,6 +430,16 @@ async fn a_full_disk_or_a_dead_daemon_does_not_hang_the_guest() {
     host.new_daemon();
     let live = common::live(&host.qemu, &vm.machine).await;
     live.cancel_save().await.unwrap();
+    let capabilities = Monitor::open(&host.observe(&vm))
+        .run("query-migrate-capabilities", json!({}))
+        .unwrap();
+    assert!(
+        capabilities
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|c| c["state"] == false)
+    );
     tokio::time::sleep(Duration::from_millis(200)).await;
     live.stop().await.unwrap();
     live.resume().await.unwrap();

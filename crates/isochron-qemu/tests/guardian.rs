@@ -5,13 +5,16 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::*;
+use isochron_engine::model::{Machine, Power};
 use isochron_engine::ports::*;
 use isochron_qemu::{QemuConfig, QemuHypervisor};
 use rustix::process::Signal;
+use serde_json::json;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -166,11 +169,12 @@ async fn daemon() {
     let Ok(run_dir) = std::env::var("DAEMON_RUN_DIR") else {
         return;
     };
+    let qemu_dir = PathBuf::from(&run_dir);
     let mut config = QemuConfig::new(run_dir);
     config.guardian_exe = env!("CARGO_BIN_EXE_isochron-guardian").into();
     config.guardian_args = vec![];
     let qemu = QemuHypervisor::new(config);
-    let vm = serde_json::from_str(&std::env::var("DAEMON_MACHINE").unwrap()).unwrap();
+    let vm: Machine = serde_json::from_str(&std::env::var("DAEMON_MACHINE").unwrap()).unwrap();
     let live = live(&qemu, &vm).await;
     let member = Guarded {
         machine: vm.id,
@@ -183,13 +187,33 @@ async fn daemon() {
         .parse()
         .unwrap();
     guard.arm(Duration::from_millis(deadline)).await.unwrap();
+    let save = std::env::var("DAEMON_SAVE").ok();
+    let mode = match &save {
+        Some(_) => live.prepare_save(Power::Paused).await.ok(),
+        None => None,
+    };
     live.stop().await.unwrap();
+    if let Some((path, mode)) = save.zip(mode) {
+        let mut monitor = Monitor::open(&qemu_dir.join(vm.id.to_string()).join("observe.sock"));
+        let slow = json!({ "max-bandwidth": 20_000 });
+        monitor.run("migrate-set-parameters", slow).unwrap();
+        tokio::spawn(async move { live.save(path.as_ref(), &mode).await });
+        eventually("the save", || {
+            let migration = monitor.run("query-migrate", json!({})).unwrap();
+            migration["status"] == "active"
+        })
+        .await;
+    }
     println!("\nstopped");
     std::future::pending().await
 }
 
-fn spawn_daemon(host: &Host, vm: &Vm, deadline: Duration) -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn spawn_daemon(host: &Host, vm: &Vm, deadline: Duration, save: Option<&Path>) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if let Some(save) = save {
+        command.env("DAEMON_SAVE", save);
+    }
+    let mut child = command
         .args(["--ignored", "--exact", "daemon", "--nocapture"])
         .env("DAEMON_RUN_DIR", &host.config.run_dir)
         .env(
@@ -223,13 +247,13 @@ async fn a_killed_or_stopped_daemon_leaves_no_guest_standing() {
     // One connection to the monitor at a time: this process gives up its own.
     host.new_daemon();
 
-    let mut daemon = spawn_daemon(&host, &vm, LONG);
+    let mut daemon = spawn_daemon(&host, &vm, LONG, None);
     assert_eq!(monitor.status(), "paused");
     daemon.kill().unwrap();
     eventually("the resume", || monitor.status() == "running").await;
     daemon.wait().unwrap();
 
-    let mut daemon = spawn_daemon(&host, &vm, Duration::from_millis(1500));
+    let mut daemon = spawn_daemon(&host, &vm, Duration::from_millis(1500), None);
     signal(i32::try_from(daemon.id()).unwrap(), Signal::STOP);
     assert_eq!(monitor.status(), "paused");
     eventually("the resume", || monitor.status() == "running").await;
@@ -240,5 +264,30 @@ async fn a_killed_or_stopped_daemon_leaves_no_guest_standing() {
     let live = live(&host.qemu, &vm.machine).await;
     live.stop().await.unwrap();
     live.resume().await.unwrap();
+    host.qemu.kill(&vm.machine).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_save_that_the_daemon_left_does_not_stop_the_guest_again() {
+    let mut host = Host::new();
+    let vm = host.machine(&[]);
+    let live = host.qemu.start(vm.start()).await.unwrap();
+    live.resume().await.unwrap();
+    drop(live);
+    host.new_daemon();
+    let mut monitor = Monitor::open(&host.observe(&vm));
+    let mut daemon = spawn_daemon(&host, &vm, LONG, Some(&host.path("memory")));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    eventually("the resume", || monitor.status() == "running").await;
+    eventually("the end of the save", || {
+        let migration = monitor.run("query-migrate", json!({})).unwrap();
+        migration["status"] == "cancelled"
+    })
+    .await;
+    assert_eq!(monitor.status(), "running");
+    let live = common::live(&host.qemu, &vm.machine).await;
+    live.cancel_save().await.unwrap();
+    assert_eq!(live.power().await.unwrap(), Power::Running);
     host.qemu.kill(&vm.machine).await.unwrap();
 }

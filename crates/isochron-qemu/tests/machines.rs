@@ -308,7 +308,7 @@ async fn an_attached_machine_is_snapshotted_and_merged_like_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_somebody_holds_is_told_and_one_without_qemu_is_off() {
     let mut host = Host::new();
-    host.config.answer = Duration::from_millis(300);
+    host.config.answer = Duration::from_secs(1);
     host.new_daemon();
     let owned = owned(&host, &[]);
     let holder = Monitor::open(&host.path("qmp"));

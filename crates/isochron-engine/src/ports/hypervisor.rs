@@ -278,7 +278,8 @@ pub trait LiveMachine: Send + Sync {
 
     /// Merges a frozen layer into the one beneath it, while the guest runs, to
     /// its end. `above` is the layer of this chain that stands on `top`; its file
-    /// says afterwards that it stands on `base`.
+    /// says afterwards that it stands on `base`. Can be repeated after it was
+    /// interrupted or done, and clears away what an interruption left.
     /// `progress` is told 0 to 100.
     async fn merge(
         &self,

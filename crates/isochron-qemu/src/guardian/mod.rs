@@ -229,7 +229,7 @@ impl Watch {
         }
     }
 
-    /// Resumes and then thaws each machine, all in parallel: one that does not
+    /// Resumes and thaws each machine, all in parallel: one that does not
     /// answer keeps no other waiting, nor the daemon's questions.
     fn fire(&mut self, why: &str) {
         self.armed = None;
@@ -248,13 +248,19 @@ async fn help(charge: Charge) {
         resume: mut qmp,
         thaw: mut agent,
     } = charge;
-    if let Some(qmp) = &mut qmp {
-        report(&name, "resume", timeout(PATIENCE, resume(qmp)).await);
-    }
-    if let Some(agent) = &mut agent {
-        let thawed = timeout(PATIENCE, agent::thaw(agent)).await;
-        report(&name, "thaw", thawed.map(|done| done.map(|_| Helped::Seen)));
-    }
+    let resumed = async {
+        if let Some(qmp) = &mut qmp {
+            report(&name, "resume", timeout(PATIENCE, resume(qmp)).await);
+        }
+    };
+    // In the line already when the guest runs again.
+    let thawed = async {
+        if let Some(agent) = &mut agent {
+            let thawed = timeout(PATIENCE, agent::thaw(agent)).await;
+            report(&name, "thaw", thawed.map(|done| done.map(|_| Helped::Seen)));
+        }
+    };
+    tokio::join!(resumed, thawed);
 }
 
 async fn wait_for(deadline: Option<Instant>) {

@@ -133,6 +133,7 @@ impl LiveQemu {
             .answer(self.identity.config.answer)
             .await;
         resumed.map_err(|error| self.about(error))?;
+        self.forget_save();
         // QEMU tells RESUME before it answers; without one it ran already.
         let after = pulse.borrow().resume;
         Ok(if after == before { now() } else { after })

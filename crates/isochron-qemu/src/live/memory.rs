@@ -8,27 +8,21 @@
 //! - A background save that fails or is cancelled leaves the guest of a 7.2 hanging:
 //!   it goes through a pipe that never fails, and is given up by finishing it
 //!   ([`crate::drain`]).
-//! - After a *plain* save QEMU is in "postmigrate" and has given its images away:
-//!   a write would end it. `blockdev-set-active` takes them back; where that is
-//!   missing, `block-export-add` does so before it looks at anything else, also
-//!   when the export itself is then refused.
-//! - In "postmigrate" QEMU refuses to save again until it has run. Since it has
-//!   not run, what it saved last is still its state: the file is copied.
-//! - After loading, 10.0 leaves the images of a paused machine given away, too.
+//! - What a *plain* save leaves behind is in [`super::standing`].
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use isochron_engine::model::Power;
 use isochron_engine::ports::{HypervisorError, SaveMode, Stamp};
 use qapi::{Enum, qmp};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::standing::Trace;
 use super::{LiveQemu, locked};
 use crate::drain::Drain;
 use crate::error::{QmpError, file_error, lost_task};
@@ -41,10 +35,14 @@ const UNLIMITED: u64 = (i64::MAX as u64 >> 20) << 20;
 const ARMING: Duration = Duration::from_secs(10);
 /// How long a save or load may stand without a byte moved.
 const STALL: Duration = Duration::from_secs(30);
+/// How long a load may take.
+const LOAD: Duration = Duration::from_secs(600);
 /// Between two looks at a save that holds a guest up.
 const SHORT_LOOK: Duration = Duration::from_millis(1);
 /// Between two looks at a save behind a guest that runs.
 const LONG_LOOK: Duration = Duration::from_millis(20);
+/// What makes a save one behind a running guest.
+const BACKGROUND: qmp::MigrationCapability = qmp::MigrationCapability::background_snapshot;
 /// The descriptor's name in QEMU.
 const DESCRIPTOR: &str = "isochron-memory";
 
@@ -58,7 +56,7 @@ pub(super) struct Saving {
     /// What carries a background save.
     drain: Option<Drain>,
     /// The last plain save, while the machine has not run since.
-    last: Option<(File, Trace)>,
+    pub(super) last: Option<(File, Trace)>,
 }
 
 /// The machine's own settings.
@@ -67,24 +65,8 @@ struct Before {
     max_bandwidth: Option<u64>,
 }
 
-/// What QEMU tells of its last save: no two saves are alike in all of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Trace {
-    total_time: u64,
-    transferred: u64,
-    normal: u64,
-    duplicate: u64,
-    length: u64,
-}
-
-/// The record of [`Saving::last`] for a daemon that comes after us.
-#[derive(Serialize, Deserialize)]
-struct LastSave {
-    file: PathBuf,
-    trace: Trace,
-}
-
 enum Phase {
+    None,
     Underway,
     Completed,
     Failed(String),
@@ -97,12 +79,12 @@ impl Migration {
             Some("completed") => Phase::Completed,
             Some("failed") => Phase::Failed(reason("QEMU gives no reason")),
             Some("cancelled") => Phase::Failed(reason("it was cancelled")),
-            None | Some("none") => Phase::Failed("none is under way".to_owned()),
+            None | Some("none") => Phase::None,
             Some(_) => Phase::Underway,
         }
     }
 
-    fn transferred(&self) -> u64 {
+    pub(super) fn transferred(&self) -> u64 {
         self.ram.as_ref().map_or(0, |ram| ram.transferred)
     }
 
@@ -121,17 +103,6 @@ impl Migration {
         u8::try_from(u128::from(done) * 100 / u128::from(ram.total))
             .unwrap_or(100)
             .min(100)
-    }
-
-    fn trace(&self, length: u64) -> Trace {
-        let ram = self.ram.as_ref();
-        Trace {
-            total_time: self.total_time,
-            transferred: self.transferred(),
-            normal: ram.map_or(0, |ram| ram.normal),
-            duplicate: ram.map_or(0, |ram| ram.duplicate),
-            length,
-        }
     }
 }
 
@@ -161,7 +132,7 @@ impl Stall {
 }
 
 impl LiveQemu {
-    async fn migration(&self) -> Result<Migration, QmpError> {
+    pub(super) async fn migration(&self) -> Result<Migration, QmpError> {
         self.qmp.ask(&qmp::query_migrate {}).await
     }
 
@@ -194,21 +165,15 @@ impl LiveQemu {
                 "its memory balloon would lose pages during a background save".to_owned(),
             ));
         }
-        let background = set(qmp::MigrationCapability::background_snapshot, true);
+        let background = set(BACKGROUND, true);
         match self.set_capabilities(vec![background]).await {
             Ok(()) => (),
             Err(error @ QmpError::Refused { .. }) => return Ok(SaveMode::Plain(error.text())),
             Err(error) => return Err(error.into()),
         }
         let (drain, pipe) = Drain::start(&self.identity.config).await?;
-        self.qmp
-            .run_with(
-                &qmp::getfd {
-                    fdname: DESCRIPTOR.to_owned(),
-                },
-                pipe,
-            )
-            .await?;
+        let fdname = DESCRIPTOR.to_owned();
+        self.qmp.run_with(&qmp::getfd { fdname }, pipe).await?;
         locked(&self.saving).drain = Some(drain);
         Ok(SaveMode::Background)
     }
@@ -238,25 +203,30 @@ impl LiveQemu {
             .map(drop)
     }
 
-    /// Sets back what [`prepare`](Self::prepare) set.
+    /// Sets back what [`prepare`](Self::prepare) set, here or in a daemon before us.
     async fn set_back(&self) -> Result<(), HypervisorError> {
-        let (before, descriptors) = {
+        let (before, descriptors, drain) = {
             let mut saving = locked(&self.saving);
-            // A carrier that was prepared and not used ends with this.
-            saving.drain = None;
-            (saving.before.take(), saving.descriptors.take())
+            (
+                saving.before.take(),
+                saving.descriptors.take(),
+                saving.drain.take(),
+            )
         };
+        // Errors mean that QEMU closed them itself.
         if let Some(fdset_id) = descriptors {
-            // An error means that QEMU closed it itself.
             let _ = self.qmp.run(&qmp::remove_fd { fd: None, fdset_id }).await;
         }
-        let Some(before) = before else { return Ok(()) };
-        let background = qmp::MigrationCapability::background_snapshot;
+        if drain.is_some() {
+            let fdname = DESCRIPTOR.to_owned();
+            let _ = self.qmp.run(&qmp::closefd { fdname }).await;
+        }
         let off = qmp::MigrationCapabilityStatus {
-            capability: background,
+            capability: BACKGROUND,
             state: false,
         };
         self.set_capabilities(vec![off]).await?;
+        let Some(before) = before else { return Ok(()) };
         self.set_capabilities(before.capabilities).await?;
         if let Some(limit) = before.max_bandwidth {
             self.set_bandwidth(limit).await?;
@@ -325,6 +295,7 @@ impl LiveQemu {
                 }
                 let migration = self.migration().await?;
                 let sends = match migration.phase() {
+                    Phase::None => false,
                     Phase::Failed(text) => {
                         return Err(HypervisorError::Failed(format!(
                             "saving memory failed: {text}"
@@ -359,6 +330,11 @@ impl LiveQemu {
             let migration = self.migration().await?;
             match migration.phase() {
                 Phase::Completed => return Ok(migration),
+                Phase::None => {
+                    return Err(HypervisorError::Failed(
+                        "no memory is being saved".to_owned(),
+                    ));
+                }
                 Phase::Failed(text) => {
                     return Err(HypervisorError::Failed(format!(
                         "saving memory failed: {text}"
@@ -438,135 +414,12 @@ impl LiveQemu {
             self.qmp.ask(&qmp::query_migrate_capabilities {}).await?;
         Ok(capabilities
             .iter()
-            .any(|c| c.state && c.capability == "background-snapshot"))
-    }
-
-    /// Takes the images back that QEMU gave away when it had saved its memory or
-    /// that it has not taken since it loaded it. The guest does not run.
-    pub(crate) async fn activate(&self) -> Result<(), HypervisorError> {
-        if self.qmp.features().set_active {
-            // Not in the crate's schema, which is of QEMU 9.
-            #[derive(Serialize)]
-            struct SetActive {
-                active: bool,
-            }
-            impl qapi::Command for SetActive {
-                type Ok = qapi::Empty;
-                const NAME: &'static str = "blockdev-set-active";
-                const ALLOW_OOB: bool = false;
-            }
-            self.qmp.run(&SetActive { active: true }).await?;
-            return Ok(());
-        }
-        for disk in self
-            .disk_list()
-            .await?
-            .into_iter()
-            .filter(|disk| !disk.root.is_empty())
-        {
-            let id = "isochron-activate".to_owned();
-            let export = qmp::BlockExportOptions::nbd {
-                base: qmp::BlockExportOptionsBase {
-                    fixed_iothread: None,
-                    iothread: None,
-                    writable: None,
-                    writethrough: None,
-                    id: id.clone(),
-                    node_name: disk.root,
-                },
-                nbd: qmp::BlockExportOptionsNbd {
-                    base: qmp::BlockExportOptionsNbdBase {
-                        description: None,
-                        name: None,
-                    },
-                    allocation_depth: None,
-                    bitmaps: None,
-                },
-            };
-            match self.qmp.run(&qmp::block_export_add(export)).await {
-                // Somebody runs an NBD server: the export is taken away again.
-                Ok(_) => {
-                    let mode = Some(qmp::BlockExportRemoveMode::hard);
-                    self.qmp.run(&qmp::block_export_del { mode, id }).await?;
-                }
-                Err(QmpError::Refused { .. }) => (),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps in mind what was saved while the machine stands.
-    async fn remember(&self, path: &Path, saved: &Migration) -> Result<(), HypervisorError> {
-        let failed = |error: io::Error| file_error("reading", path, &error);
-        let file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let trace = saved.trace(file.metadata().await.map_err(failed)?.len());
-        let record = LastSave {
-            file: path.to_owned(),
-            trace: trace.clone(),
-        };
-        locked(&self.saving).last = Some((file.into_std().await, trace));
-        let files = &self.identity.files;
-        let record = serde_json::to_vec(&record)
-            .map_err(|error| HypervisorError::Failed(error.to_string()))?;
-        files.create().await?;
-        let record_path = files.saved();
-        tokio::fs::write(&record_path, record)
-            .await
-            .map_err(|error| file_error("writing", &record_path, &error))
-    }
-
-    /// Saves a machine that stands as it was last saved.
-    async fn save_again(&self, path: &Path) -> Result<(), HypervisorError> {
-        let migration = self.migration().await?;
-        let same = |trace: &Trace| migration.trace(trace.length) == *trace;
-        let kept = {
-            let saving = locked(&self.saving);
-            let last = saving.last.as_ref().filter(|(_, trace)| same(trace));
-            last.map(|(file, trace)| file.try_clone().map(|file| (file, trace.length)))
-        };
-        let (mut source, length) = match kept {
-            Some(kept) => kept.map_err(|error| file_error("reading", path, &error))?,
-            None => {
-                let record = tokio::fs::read(self.identity.files.saved()).await.ok();
-                let record = record.and_then(|record| serde_json::from_slice(&record).ok());
-                let record = record.filter(|record: &LastSave| same(&record.trace));
-                let file = match &record {
-                    Some(record) => tokio::fs::File::open(&record.file).await.ok(),
-                    None => None,
-                };
-                match (file, record) {
-                    (Some(file), Some(record)) => (file.into_std().await, record.trace.length),
-                    _ => {
-                        return Err(HypervisorError::Failed(
-                            "the machine stands since it was saved by somebody else, and QEMU \
-                             does not save twice: let it run first"
-                                .to_owned(),
-                        ));
-                    }
-                }
-            }
-        };
-        let mut target = create(path).await?;
-        let copy = tokio::task::spawn_blocking(move || {
-            source.rewind()?;
-            io::copy(&mut source.by_ref().take(length), &mut target)
-        });
-        let copied = copy
-            .await
-            .map_err(|error| lost_task(&error))?
-            .map_err(|error| file_error("writing", path, &error))?;
-        if copied != length {
-            return Err(HypervisorError::Failed(
-                "the memory saved last has been changed since".to_owned(),
-            ));
-        }
-        self.remember(path, &migration).await
+            .any(|c| c.state && c.capability == BACKGROUND.name()))
     }
 }
 
 /// Creates a file that was not there, for its owner alone.
-async fn create(path: &Path) -> Result<File, HypervisorError> {
+pub(super) async fn create(path: &Path) -> Result<File, HypervisorError> {
     let owned = path.to_owned();
     let created = tokio::task::spawn_blocking(move || {
         OpenOptions::new()
@@ -588,25 +441,16 @@ async fn hand_over(
     keep: impl FnOnce(i64),
 ) -> Result<String, QmpError> {
     if qmp.features().file_transport {
-        let set = qmp
-            .run_with(
-                &qmp::add_fd {
-                    fdset_id: None,
-                    opaque: None,
-                },
-                file,
-            )
-            .await?;
+        let add = qmp::add_fd {
+            fdset_id: None,
+            opaque: None,
+        };
+        let set = qmp.run_with(&add, file).await?;
         keep(set.fdset_id);
         return Ok(format!("file:/dev/fdset/{}", set.fdset_id));
     }
-    qmp.run_with(
-        &qmp::getfd {
-            fdname: DESCRIPTOR.to_owned(),
-        },
-        file,
-    )
-    .await?;
+    let fdname = DESCRIPTOR.to_owned();
+    qmp.run_with(&qmp::getfd { fdname }, file).await?;
     Ok(format!("fd:{DESCRIPTOR}"))
 }
 
@@ -630,11 +474,9 @@ pub(crate) async fn load(machine: &LiveQemu, path: &Path) -> Result<(), Hypervis
     loop {
         match machine.migration().await?.phase() {
             Phase::Completed if machine.status().await?.status != "inmigrate" => break,
-            Phase::Failed(text) if started.elapsed() > STALL || text != "none is under way" => {
-                return Err(HypervisorError::Failed(text));
-            }
+            Phase::Failed(text) => return Err(HypervisorError::Failed(text)),
             // A load tells nothing of its progress.
-            _ if started.elapsed() > STALL * 20 => {
+            _ if started.elapsed() > LOAD => {
                 return Err(HypervisorError::Timeout(
                     "loading memory does not end".to_owned(),
                 ));

@@ -128,6 +128,8 @@ impl LiveQemu {
                 // Merged by a call that was interrupted.
                 _ if self.stands_on(disk, above, base).await? => {
                     self.close_all(std::slice::from_ref(top)).await?;
+                    sync_file(&base.path).await?;
+                    sync_file(&above.path).await?;
                     progress(100);
                     return Ok(());
                 }

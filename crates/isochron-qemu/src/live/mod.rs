@@ -1,13 +1,14 @@
 //! A machine that has a QEMU: the engine's [`LiveMachine`].
 //!
 //! This file holds the machine and says which part of it answers which call; the
-//! parts are the cut ([`cut`]), memory ([`memory`]), merging layers ([`merge`])
-//! and what its disks are ([`disks`]).
+//! parts are the cut ([`cut`]), memory ([`memory`], [`standing`]), merging layers
+//! ([`merge`]) and what its disks are ([`disks`]).
 
 mod cut;
 mod disks;
 mod memory;
 mod merge;
+mod standing;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

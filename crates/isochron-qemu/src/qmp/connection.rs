@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use qapi::{Command, ErrorClass, qmp};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -200,9 +201,12 @@ impl Connection {
         self.features
     }
 
-    /// Whether it is of no use any more.
+    /// Whether it is of no use any more: also where the reader has not come to
+    /// its end yet.
     pub(crate) fn is_closed(&self) -> bool {
-        self.shared.pending().is_err()
+        let mut watched = [PollFd::new(&*self.stream, PollFlags::RDHUP)];
+        let hung_up = poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+        hung_up || self.shared.pending().is_err()
     }
 
     /// The last stop, the last resume, and a way to wait for any event.
@@ -227,6 +231,14 @@ impl Connection {
         command: &impl Command,
     ) -> Result<T, QmpError> {
         self.send(command).answer(self.answer).await
+    }
+
+    /// The same for an answer of unusual size.
+    pub(crate) async fn ask_much<T: DeserializeOwned>(
+        &self,
+        command: &impl Command,
+    ) -> Result<T, QmpError> {
+        self.send(command).answer(self.answer * 5).await
     }
 
     /// Sends a command together with a descriptor.

@@ -38,7 +38,7 @@ struct Member {
 impl Features {
     /// Asks.
     pub(super) async fn ask(connection: &Connection) -> Result<Self, QmpError> {
-        let schema: Vec<Entity> = connection.ask(&qmp::query_qmp_schema {}).await?;
+        let schema: Vec<Entity> = connection.ask_much(&qmp::query_qmp_schema {}).await?;
         Ok(Self::of(&schema))
     }
 
