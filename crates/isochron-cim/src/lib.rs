@@ -25,7 +25,7 @@ pub use name::Name;
 pub use path::{ObjectPath, ParsePathError};
 pub use repository::{AssociationEnd, Place, Repository, SchemaError};
 pub use server::{
-    AssociationFilter, CimServer, ClassQuery, InstanceStream, Invocation, MethodTarget, Outcome,
-    Principal, RequestContext,
+    AssociationFilter, Change, ChangeKind, ChangeStream, CimServer, ClassQuery, InstanceStream,
+    Invocation, MethodTarget, Outcome, Principal, RequestContext, Role,
 };
 pub use value::{CimType, Embedded, TypedValue, Value, ValueError};

@@ -5,11 +5,13 @@
 //! lists, pull operations, queries, filters) is done once, in the protocol
 //! layer's common part, not in each provider.
 
+use std::fmt;
+
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
 use indexmap::IndexMap;
 
-use crate::{CimError, Class, Instance, Name, ObjectPath, QualifierDecl, TypedValue};
+use crate::{CimError, Class, Instance, Name, ObjectPath, QualifierDecl, Status, TypedValue};
 
 /// Who asks, and through which namespace.
 #[derive(Clone, Debug)]
@@ -20,18 +22,98 @@ pub struct RequestContext {
     pub principal: Principal,
 }
 
-/// The caller of an operation.
+/// The caller of an operation, as the listener that let them in knows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Principal {
-    /// Nobody said who they are; a listener that allows it is on loopback.
-    Anonymous,
-    /// A user known by this name.
-    User(String),
+pub struct Principal {
+    /// The name; `None` where a listener lets in callers who do not say who they are.
+    pub name: Option<String>,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// What a caller may do. Each role may do what the ones before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Look, and be told of changes.
+    Reader,
+    /// Work with what there is: snapshots, and the power of machines.
+    Operator,
+    /// Define what there is: machines, collections, namespaces, users.
+    Administrator,
+}
+
+impl Principal {
+    /// A user of this name.
+    pub fn user(name: impl Into<String>, role: Role) -> Self {
+        Self {
+            name: Some(name.into()),
+            role,
+        }
+    }
+
+    /// Somebody whose name is not known.
+    pub fn anonymous(role: Role) -> Self {
+        Self { name: None, role }
+    }
+
+    /// `CIM_ERR_ACCESS_DENIED` unless the caller has at least this role.
+    pub fn require(&self, role: Role) -> Result<(), CimError> {
+        if self.role >= role {
+            return Ok(());
+        }
+        let who = self.name.as_deref().unwrap_or("the caller");
+        Err(CimError::new(
+            Status::AccessDenied,
+            format!(
+                "{who} has the role {}; this takes the role {role}",
+                self.role
+            ),
+        ))
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reader => "reader",
+            Self::Operator => "operator",
+            Self::Administrator => "administrator",
+        })
+    }
 }
 
 /// Instances as they are found, so that an enumeration need not fit in memory.
 /// Every instance carries its path, with the namespace.
 pub type InstanceStream = BoxStream<'static, Result<Instance, CimError>>;
+
+/// Something happened to an instance that a server serves: what indications tell.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The namespace in which it is seen. What is seen in several is told for each.
+    pub namespace: String,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The instance, with its path: as it is now, or, if it is gone, as it was last.
+    pub instance: Instance,
+    /// What it was before, where it was modified.
+    pub previous: Option<Instance>,
+}
+
+/// What happened to an instance (CIM_InstCreation, CIM_InstModification,
+/// CIM_InstDeletion; DSP1054).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// It is new.
+    Created,
+    /// Its properties changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+}
+
+/// Changes as they happen. A reader that is too slow loses some and is told so by
+/// the server's log, never blocks what changes.
+pub type ChangeStream = BoxStream<'static, Change>;
 
 /// Which classes to list.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +200,40 @@ pub trait CimServer: Send + Sync + 'static {
         cx: &RequestContext,
     ) -> Result<Vec<QualifierDecl>, CimError>;
 
+    /// Adds a class (DSP0200, "CreateClass").
+    async fn create_class(&self, _cx: &RequestContext, class: Class) -> Result<(), CimError> {
+        Err(fixed_schema(&class.name))
+    }
+
+    /// Replaces a class (DSP0200, "ModifyClass").
+    async fn modify_class(&self, _cx: &RequestContext, class: Class) -> Result<(), CimError> {
+        Err(fixed_schema(&class.name))
+    }
+
+    /// Deletes a class (DSP0200, "DeleteClass").
+    async fn delete_class(&self, _cx: &RequestContext, class: &Name) -> Result<(), CimError> {
+        Err(fixed_schema(class))
+    }
+
+    /// Adds or replaces a qualifier type (DSP0200, "SetQualifier").
+    async fn set_qualifier(
+        &self,
+        _cx: &RequestContext,
+        decl: QualifierDecl,
+    ) -> Result<(), CimError> {
+        Err(fixed_schema(&decl.name))
+    }
+
+    /// Deletes a qualifier type (DSP0200, "DeleteQualifier").
+    async fn delete_qualifier(&self, _cx: &RequestContext, name: &Name) -> Result<(), CimError> {
+        Err(fixed_schema(name))
+    }
+
+    /// What changes from now on.
+    fn changes(&self) -> ChangeStream {
+        stream::pending().boxed()
+    }
+
     /// One instance with all its properties (DSP0200 §5.4.2.2).
     async fn get_instance(
         &self,
@@ -192,4 +308,10 @@ pub trait CimServer: Send + Sync + 'static {
         cx: &RequestContext,
         call: Invocation,
     ) -> Result<Outcome, CimError>;
+}
+
+fn fixed_schema(name: &Name) -> CimError {
+    CimError::not_supported(format!(
+        "the schema of this namespace is fixed: {name} cannot be written"
+    ))
 }

@@ -9,7 +9,7 @@ use std::process::Output;
 
 use async_trait::async_trait;
 use common::Running;
-use isochron_cim::Principal;
+use isochron_cim::{Principal, Role};
 use isochron_cimxml::http::basic_credentials;
 use isochron_cimxml::{Authenticator, Config};
 
@@ -68,7 +68,7 @@ struct OneUser;
 impl Authenticator for OneUser {
     async fn authenticate(&self, authorization: Option<&str>) -> Option<Principal> {
         let (user, password) = basic_credentials(authorization?)?;
-        (user == "ada" && password == "p:w").then_some(Principal::User(user))
+        (user == "ada" && password == "p:w").then_some(Principal::user(user, Role::Administrator))
     }
 }
 

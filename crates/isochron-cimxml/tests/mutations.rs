@@ -8,7 +8,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{NAMESPACE, TestServer, wrap};
-use isochron_cim::{CimServer, Principal};
+use isochron_cim::{CimServer, Principal, Role};
 use isochron_cimxml::decode::{Call, Limits, request};
 use isochron_cimxml::{decode_embedded, encode, operations};
 
@@ -137,7 +137,7 @@ async fn answer(server: &Arc<dyn CimServer>, bytes: &[u8]) -> Option<String> {
                 host: "h",
                 namespace: &namespace,
             };
-            let who = Principal::Anonymous;
+            let who = Principal::anonymous(Role::Administrator);
             match operations::intrinsic(server, who, namespace.clone(), &method, arguments).await {
                 Ok(answer) => encode::imethodresponse(&id, &method, &answer, origin),
                 Err(error) => encode::error_response(&id, &method, true, &error),
@@ -145,7 +145,7 @@ async fn answer(server: &Arc<dyn CimServer>, bytes: &[u8]) -> Option<String> {
         }
         Call::Extrinsic { target, parameters } => {
             let server = Arc::clone(server);
-            let who = Principal::Anonymous;
+            let who = Principal::anonymous(Role::Administrator);
             match operations::invoke(server, who, target, &method, parameters).await {
                 Ok(outcome) => encode::methodresponse(&id, &method, &outcome),
                 Err(error) => encode::error_response(&id, &method, false, &error),

@@ -7,7 +7,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{NAMESPACE, TestServer, wrap};
-use isochron_cim::{CimError, CimServer, CimType, Name, Principal, Status, TypedValue, Value};
+use isochron_cim::{
+    CimError, CimServer, CimType, Name, Principal, Role, Status, TypedValue, Value,
+};
 use isochron_cim::{ObjectPath, Outcome};
 use isochron_cimxml::decode::{Call, Limits, request};
 use isochron_cimxml::operations::{self, Answer};
@@ -23,7 +25,7 @@ async fn call(namespace: &str, method: &str, parameters: &str) -> Result<Answer,
     else {
         panic!("intrinsic")
     };
-    let who = Principal::Anonymous;
+    let who = Principal::anonymous(Role::Administrator);
     let answer = operations::intrinsic(server, who, namespace, &request.method, arguments).await;
     answer.map_err(|error: CimError| error.status)
 }
@@ -131,7 +133,7 @@ async fn refusals_have_the_status_of_dsp0200() {
 async fn add(parameters: Vec<(Name, TypedValue)>) -> Result<Outcome, Status> {
     let server: Arc<dyn CimServer> = Arc::new(TestServer::new());
     let target = ObjectPath::class("T_Thing").in_namespace(NAMESPACE);
-    let who = Principal::Anonymous;
+    let who = Principal::anonymous(Role::Administrator);
     let outcome = operations::invoke(server, who, target, "Add", Ok(parameters)).await;
     outcome.map_err(|error| error.status)
 }

@@ -15,8 +15,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use isochron_cim::{
-    CimError, CimType, Method, Name, ObjectPath, Outcome, Principal, RequestContext, Status,
-    TypedValue, Value,
+    CimError, CimType, Method, Name, ObjectPath, Outcome, RequestContext, Status, TypedValue, Value,
 };
 use isochron_engine::model::{Collection, JobKind, Snapshot};
 use isochron_engine::{EngineError, ErrorKind};
@@ -55,10 +54,7 @@ pub(crate) async fn invoke(
     let Some((name, method)) = class.and_then(|class| class.methods.get_key_value(name)) else {
         return Err(not_available());
     };
-    let owner = match &cx.principal {
-        Principal::Anonymous => None,
-        Principal::User(name) => Some(name.clone()),
-    };
+    let owner = cx.principal.name.clone();
     let call = Call {
         provider,
         space,

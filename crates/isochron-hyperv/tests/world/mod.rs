@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use indexmap::IndexMap;
 use isochron_cim::{
     AssociationFilter, CimError, CimServer, CimType, Instance, Invocation, MethodTarget, Name,
-    ObjectPath, Principal, RequestContext, TypedValue, Value,
+    ObjectPath, Principal, RequestContext, Role, TypedValue, Value,
 };
 use isochron_engine::model::MachineId;
 use isochron_engine::{Config, Engine};
@@ -69,7 +69,7 @@ impl Client {
         let server = HypervServer::new(engine, decoder(), HOST).unwrap();
         let cx = RequestContext {
             namespace: namespace.to_owned(),
-            principal: Principal::Anonymous,
+            principal: Principal::anonymous(Role::Administrator),
         };
         Self { server, cx }
     }
