@@ -275,8 +275,9 @@ async fn a_plain_save_that_the_daemon_left_does_not_stop_the_guest_again() {
     live.resume().await.unwrap();
     drop(live);
     host.new_daemon();
-    let mut monitor = Monitor::open(&host.observe(&vm));
     let mut daemon = spawn_daemon(&host, &vm, LONG, Some(&host.path("memory")));
+    // The other process has had the second monitor until now.
+    let mut monitor = Monitor::open(&host.observe(&vm));
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     eventually("the resume", || monitor.status() == "running").await;
