@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
+use crate::EngineError;
 use crate::engine::Inner;
 use crate::gate::Pass;
 use crate::jobs::Progress;
 use crate::layers::collect;
 use crate::model::{Affected, Collection, Machine, MemberSnapshot, Snapshot, SnapshotId};
 use crate::records::{collection_key, machine_key, snapshot_key};
-use crate::{EngineError, Event};
 
 /// A checked request.
 pub(crate) struct Plan {
@@ -67,7 +67,6 @@ async fn attempt(
             _ => return Err(error),
         }
     }
-    inner.tell(Event::SnapshotDestroyed(snapshot.id));
     let members = snapshot.members.len().max(1);
     let mut first = None;
     for (index, member) in snapshot.members.iter().enumerate() {

@@ -8,14 +8,16 @@ use time::macros::format_description;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
+use crate::events::Events;
 use crate::gate::{Gate, Pass, Place};
 use crate::jobs::{Jobs, NewJob, Progress, record};
 use crate::model::{
     Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId, Snapshot,
     SnapshotId, SnapshotKind,
 };
+use crate::power::Powers;
 use crate::records::{Records, collection_key, machine_key, snapshot_key};
-use crate::{Clock, EngineError, Hypervisor, Store, apply, cut, destroy, recovery};
+use crate::{Clock, EngineError, Event, Hypervisor, Store, apply, cut, destroy, recovery};
 
 /// How the engine behaves.
 #[derive(Clone, Debug)]
@@ -93,17 +95,6 @@ pub struct Started {
     pub snapshot: SnapshotId,
 }
 
-/// Something changed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A job's state, progress or step.
-    Job(Box<Job>),
-    /// A snapshot was completed.
-    SnapshotCreated(SnapshotId),
-    /// A snapshot is gone.
-    SnapshotDestroyed(SnapshotId),
-}
-
 /// The engine. Cheap to clone; all clones are one engine.
 #[derive(Clone)]
 pub struct Engine {
@@ -117,8 +108,9 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Config,
     pub(crate) jobs: Arc<Jobs>,
-    gate: Gate,
-    events: broadcast::Sender<Event>,
+    pub(crate) gate: Gate,
+    pub(crate) events: Events,
+    pub(crate) powers: Powers,
 }
 
 impl Engine {
@@ -134,7 +126,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
         config: Config,
     ) -> Result<Self, EngineError> {
-        let (events, _) = broadcast::channel(1024);
+        let events = Events::new();
         let jobs = Arc::new(Jobs::new(
             Arc::clone(&clock),
             events.clone(),
@@ -142,14 +134,16 @@ impl Engine {
         ));
         let inner = Arc::new(Inner {
             hypervisor,
-            records: Records::new(store),
+            records: Records::new(store, events.clone()),
             clock,
             config,
             jobs,
             gate: Gate::default(),
             events,
+            powers: Powers::default(),
         });
         recovery::recover(&inner).await?;
+        inner.watch_power();
         let sweeper = Arc::downgrade(&inner);
         tokio::spawn(async move {
             while let Some(inner) = sweeper.upgrade() {
@@ -352,7 +346,8 @@ impl Engine {
         Ok(progress.id())
     }
 
-    /// What changes from now on.
+    /// What changes from now on; the first to ask is told what recovery changed as
+    /// well. A reader that lags some thousand events behind loses the oldest.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.inner.events.subscribe()
     }
@@ -367,12 +362,7 @@ impl Inner {
     async fn begin_job(&self, new: NewJob) -> Result<Progress, EngineError> {
         let job = self.jobs.create(new);
         record(&self.records, &job).await?;
-        Ok(self.jobs.publish(job))
-    }
-
-    pub(crate) fn tell(&self, event: Event) {
-        // Nobody listening is no error.
-        let _ = self.events.send(event);
+        Ok(self.jobs.publish(None, job))
     }
 
     pub(crate) async fn machine(&self, id: MachineId) -> Result<Machine, EngineError> {

@@ -33,6 +33,11 @@ fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
 }
 
 impl Gate {
+    /// Whether an operation holds a machine now.
+    pub(crate) fn holds(&self, machine: MachineId) -> bool {
+        lock(&self.held).contains_key(&Place::Machine(machine))
+    }
+
     /// Takes all places, each with the name that an error shows, or none.
     ///
     /// # Errors

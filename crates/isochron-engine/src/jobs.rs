@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
+use crate::events::Events;
 use crate::model::{Affected, CollectionId, Job, JobError, JobId, JobKind, JobState, SnapshotId};
 use crate::records::{Records, job_key};
-use crate::{Clock, EngineError, ErrorKind, Event};
+use crate::{Change, Clock, EngineError, ErrorKind, Event};
 
 /// All jobs that are under way or ended not long ago.
 pub(crate) struct Jobs {
     clock: Arc<dyn Clock>,
-    events: broadcast::Sender<Event>,
+    events: Events,
     retention: Duration,
     table: Mutex<HashMap<JobId, watch::Sender<Entry>>>,
 }
@@ -35,11 +36,7 @@ pub(crate) struct NewJob {
 }
 
 impl Jobs {
-    pub(crate) fn new(
-        clock: Arc<dyn Clock>,
-        events: broadcast::Sender<Event>,
-        retention: Duration,
-    ) -> Self {
+    pub(crate) fn new(clock: Arc<dyn Clock>, events: Events, retention: Duration) -> Self {
         Self {
             clock,
             events,
@@ -74,11 +71,13 @@ impl Jobs {
         }
     }
 
-    /// Shows a job to everyone.
-    pub(crate) fn publish(self: &Arc<Self>, job: Job) -> Progress {
+    /// Shows a job to everyone; `before` is what it was when it was shown last, by
+    /// the service that ran before us.
+    pub(crate) fn publish(self: &Arc<Self>, before: Option<Job>, job: Job) -> Progress {
         let id = job.id;
-        let _ = self.events.send(Event::Job(Box::new(job.clone())));
-        self.table().insert(
+        let mut table = self.table();
+        self.tell(before, Some(job.clone()));
+        table.insert(
             id,
             watch::Sender::new(Entry {
                 job,
@@ -91,13 +90,20 @@ impl Jobs {
         }
     }
 
+    /// Told while the table is locked: in the order of what happened.
+    fn tell(&self, before: Option<Job>, now: Option<Job>) {
+        if let Some(change) = Change::between(before, now) {
+            self.events.tell(Event::Job(change));
+        }
+    }
+
     fn update(&self, id: JobId, change: impl FnOnce(&mut Entry)) {
         let table = self.table();
         let Some(entry) = table.get(&id) else { return };
+        let before = entry.borrow().job.clone();
         entry.send_modify(change);
-        let job = entry.borrow().job.clone();
-        drop(table);
-        let _ = self.events.send(Event::Job(Box::new(job)));
+        let now = entry.borrow().job.clone();
+        self.tell(Some(before), Some(now));
     }
 
     pub(crate) fn list(&self) -> Vec<Job> {
@@ -172,7 +178,9 @@ impl Jobs {
         transaction.commit().await?;
         let mut table = self.table();
         for id in old {
-            table.remove(&id);
+            if let Some(entry) = table.remove(&id) {
+                self.tell(Some(entry.borrow().job.clone()), None);
+            }
         }
         Ok(())
     }

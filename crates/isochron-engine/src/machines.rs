@@ -347,6 +347,7 @@ impl Engine {
         if self.inner.hypervisor.live(&machine).await?.is_some() {
             return Err(of(EngineError::state("it is on already")));
         }
+        self.inner.saw_power(&machine, Power::Off);
         if machine.attached() {
             return Err(of(EngineError::new(
                 ErrorKind::NotSupported,
@@ -375,6 +376,7 @@ impl Engine {
             self.inner.hypervisor.kill(&machine).await?;
             return Err(of(error.into()));
         }
+        self.inner.saw_power(&machine, Power::Running);
         Ok(())
     }
 
@@ -404,6 +406,7 @@ impl Engine {
             }
             self.inner.clock.sleep(Duration::from_millis(100)).await;
         }
+        self.inner.saw_power(&machine, Power::Off);
         Ok(())
     }
 
@@ -424,6 +427,7 @@ impl Engine {
             ));
         }
         self.inner.hypervisor.kill(&machine).await?;
+        self.inner.saw_power(&machine, Power::Off);
         Ok(())
     }
 
@@ -433,10 +437,12 @@ impl Engine {
     /// `InvalidState` it is off or in use.
     pub async fn pause_machine(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being paused", [id])?;
-        let (_, live) = self.live(id).await?;
+        let (machine, live) = self.live(id).await?;
         if live.power().await? == Power::Running {
+            self.inner.saw_power(&machine, Power::Running);
             live.stop().await?;
         }
+        self.inner.saw_power(&machine, Power::Paused);
         Ok(())
     }
 
@@ -446,8 +452,12 @@ impl Engine {
     /// `InvalidState` it is off or in use.
     pub async fn resume_machine(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being resumed", [id])?;
-        let (_, live) = self.live(id).await?;
+        let (machine, live) = self.live(id).await?;
+        if let Ok(power) = live.power().await {
+            self.inner.saw_power(&machine, power);
+        }
         resume(live.as_ref(), self.inner.config.deadlines.stop).await?;
+        self.inner.saw_power(&machine, Power::Running);
         Ok(())
     }
 

@@ -24,11 +24,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::EngineError;
+use crate::events::{self, Events};
 use crate::journal::Journal;
 use crate::model::{
     Collection, CollectionId, Job, JobId, Layer, LayerId, Machine, MachineId, Snapshot, SnapshotId,
 };
-use crate::ports::{Batch, Check, Revision, Store, StoreError, Write};
+use crate::ports::{Batch, Check, Record, Store, StoreError, Write};
 
 /// A type that is kept as a record.
 pub(crate) trait Kept: Serialize + DeserializeOwned + Send {
@@ -113,6 +114,7 @@ pub(crate) struct Records {
     /// One transaction at a time; the store's checks remain the last word where
     /// several daemons share it.
     writing: Mutex<()>,
+    events: Events,
 }
 
 fn read<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, EngineError> {
@@ -126,10 +128,11 @@ fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
 }
 
 impl Records {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, events: Events) -> Self {
         Self {
             store,
             writing: Mutex::new(()),
+            events,
         }
     }
 
@@ -181,6 +184,7 @@ impl Records {
     pub(crate) async fn begin(&self) -> Transaction<'_> {
         Transaction {
             store: &self.store,
+            events: &self.events,
             _alone: self.writing.lock().await,
             read: BTreeMap::new(),
             writes: BTreeMap::new(),
@@ -191,8 +195,9 @@ impl Records {
 /// Reads and writes that happen together or not at all.
 pub(crate) struct Transaction<'a> {
     store: &'a Arc<dyn Store>,
+    events: &'a Events,
     _alone: MutexGuard<'a, ()>,
-    read: BTreeMap<String, Option<Revision>>,
+    read: BTreeMap<String, Option<Record>>,
     writes: BTreeMap<String, Option<Vec<u8>>>,
 }
 
@@ -206,9 +211,9 @@ impl Transaction<'_> {
             return written.as_ref().map(|value| read(key, value)).transpose();
         }
         let record = self.store.get(key).await?;
-        self.read
-            .insert(key.to_owned(), record.as_ref().map(|r| r.revision));
-        record.map(|record| read(key, &record.value)).transpose()
+        let value = record.as_ref().map(|record| read(key, &record.value));
+        self.read.insert(key.to_owned(), record);
+        value.transpose()
     }
 
     /// Reads a record that must be there.
@@ -271,12 +276,16 @@ impl Transaction<'_> {
         self.delete(trash_key(file));
     }
 
-    /// Makes all writes if nothing that was read has changed.
+    /// Makes all writes if nothing that was read has changed, and tells of them.
     pub(crate) async fn commit(self) -> Result<(), EngineError> {
+        let told = self.told().await?;
         let checks = self
             .read
             .into_iter()
-            .map(|(key, revision)| Check { key, revision })
+            .map(|(key, record)| Check {
+                key,
+                revision: record.map(|record| record.revision),
+            })
             .collect();
         let writes = self
             .writes
@@ -286,10 +295,67 @@ impl Transaction<'_> {
                 None => Write::Delete(key),
             })
             .collect();
-        match self.store.commit(Batch { checks, writes }).await {
+        let outcome = self.store.commit(Batch { checks, writes }).await;
+        let written = match &outcome {
+            Ok(_) => true,
+            Err(StoreError::Conflict(_)) => false,
+            // It may have failed after it wrote.
+            Err(_) => match told.first() {
+                Some(first) => first.holds(self.store.as_ref()).await,
+                None => false,
+            },
+        };
+        if written {
+            for told in told {
+                if let Some(event) = told.event() {
+                    self.events.tell(event);
+                }
+            }
+        }
+        match outcome {
             Ok(_) => Ok(()),
             Err(error @ StoreError::Conflict(_)) => Err(EngineError::state(error)),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The writes that are told, each with what was before.
+    async fn told(&self) -> Result<Vec<Told>, EngineError> {
+        let mut told = Vec::new();
+        for (key, now) in &self.writes {
+            if !events::is_told(key) {
+                continue;
+            }
+            let before = match self.read.get(key) {
+                Some(record) => record.clone(),
+                None => self.store.get(key).await?,
+            };
+            told.push(Told {
+                key: key.clone(),
+                before: before.map(|record| record.value),
+                now: now.clone(),
+            });
+        }
+        Ok(told)
+    }
+}
+
+/// A write that is told.
+struct Told {
+    key: String,
+    before: Option<Vec<u8>>,
+    now: Option<Vec<u8>>,
+}
+
+impl Told {
+    fn event(&self) -> Option<events::Event> {
+        events::of_record(&self.key, self.before.as_deref(), self.now.as_deref())
+    }
+
+    /// Whether the store has what was to be written, and had not before.
+    async fn holds(&self, store: &dyn Store) -> bool {
+        let holds = store.get(&self.key).await;
+        self.before != self.now
+            && holds.is_ok_and(|record| record.map(|record| record.value) == self.now)
     }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use crate::EngineError;
 use crate::cut::{resume, thaw};
 use crate::engine::Inner;
 use crate::gate::Pass;
@@ -33,7 +34,6 @@ use crate::model::{
 };
 use crate::ports::{HypervisorError, Start};
 use crate::records::{Trash, journal_key, layer_key, machine_key, snapshot_key};
-use crate::{EngineError, Event};
 
 impl Inner {
     /// Ends an operation: shows its success, or takes it back and shows its
@@ -48,7 +48,6 @@ impl Inner {
     ) {
         let error = match outcome {
             Ok(ended) => {
-                self.completed(&journal);
                 drop(pass);
                 progress.shown(ended);
                 self.collect_later(journal.members.iter().map(|member| member.machine));
@@ -109,7 +108,6 @@ impl Inner {
         drop(pass);
         match (settled, error) {
             (Settled::Done, _) => {
-                self.completed(&journal);
                 if let Ok(ended) = progress.ending(Some(Affected::Snapshot(snapshot)), None) {
                     progress.shown(ended);
                 }
@@ -125,12 +123,6 @@ impl Inner {
     pub(crate) fn collect_later(self: &Arc<Self>, machines: impl IntoIterator<Item = MachineId>) {
         for machine in machines {
             tokio::spawn(collect_until_done(Arc::clone(self), machine));
-        }
-    }
-
-    fn completed(&self, journal: &Journal) {
-        if let Operation::Create(id) = journal.operation {
-            self.tell(Event::SnapshotCreated(id));
         }
     }
 
@@ -412,6 +404,7 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
         }
     }
     for mut job in inner.records.list::<Job>().await? {
+        let before = job.clone();
         let waiting = unsettled.remove(&job.id);
         let forward = matches!(&waiting, Some((journal, _)) if journal.phase == Phase::Resuming);
         if !job.ended() && !forward {
@@ -419,7 +412,7 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
             crate::jobs::end(&mut job, None, Some(error), inner.clock.as_ref());
             crate::jobs::record(&inner.records, &job).await?;
         }
-        let progress = inner.jobs.publish(job);
+        let progress = inner.jobs.publish(Some(before), job);
         if let Some((journal, pass)) = waiting {
             let inner = Arc::clone(inner);
             tokio::spawn(settle_until_done(inner, journal, pass, None, progress));

@@ -5,12 +5,13 @@
 //! Classes come from the MOF files in `mof/`, compiled in. What is served are
 //! objects, the engine's records seen as CIM instances: `lookup` finds them,
 //! `render` describes them, `associations` says how they hang together and
-//! `traversal` walks there, `methods` acts on them. Nothing is kept here: the
-//! engine's records are the only truth.
+//! `traversal` walks there, `methods` acts on them, `changes` tells of them. Nothing
+//! is kept here: the engine's records are the only truth.
 //!
 //! No hypervisor and no protocol is named in this crate.
 
 mod associations;
+mod changes;
 mod codes;
 mod lookup;
 mod methods;

@@ -10,8 +10,11 @@ mod snapshots;
 
 pub(crate) use jobs::{effects, errors};
 
+use std::sync::Arc;
+
 use isochron_cim::{CimError, Instance, ObjectPath, Value};
 use isochron_engine::model::{Machine, SnapshotId};
+use isochron_engine::{EngineError, MachineView};
 use time::OffsetDateTime;
 
 use crate::lookup::Provider;
@@ -57,6 +60,29 @@ impl Provider {
             Object::CimXml => interop::cimxml(&mut instance),
             Object::Profile => interop::profile(&mut instance),
         }
+        self.finish(space, object, instance)
+    }
+
+    /// A virtual machine as it is, or was, at a moment.
+    pub(crate) fn render_machine(
+        &self,
+        space: &Space,
+        machine: &Arc<Machine>,
+        view: Result<MachineView, EngineError>,
+    ) -> Result<Instance, CimError> {
+        let object = Object::Machine(Arc::clone(machine));
+        let mut instance = Instance::new(object.class());
+        machines::machine(machine, view, &mut instance);
+        self.finish(space, &object, instance)
+    }
+
+    /// Adds path, keys, and the properties that are null.
+    fn finish(
+        &self,
+        space: &Space,
+        object: &Object,
+        mut instance: Instance,
+    ) -> Result<Instance, CimError> {
         let path = object.path(&self.host);
         for (name, value) in &path.keys {
             instance.set(name.clone(), value.clone());

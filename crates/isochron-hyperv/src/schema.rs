@@ -83,6 +83,11 @@ impl Schema {
         self.names().chain([ROOT_INTEROP])
     }
 
+    /// The namespaces in which the engine's records are seen.
+    pub(crate) fn hyperv(&self) -> impl Iterator<Item = &Space> {
+        self.spaces.iter().filter(|space| space.name != INTEROP)
+    }
+
     /// The namespace of this name, in any case, with slashes or backslashes.
     pub(crate) fn find(&self, name: &str) -> Option<&Space> {
         let name = name.replace('\\', "/");

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use isochron_cim::{
-    AssociationFilter, CimError, CimServer, CimType, Class, ClassQuery, Instance, InstanceStream,
-    Invocation, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl, RequestContext,
-    SchemaError, Status, TypedValue, Value,
+    AssociationFilter, ChangeStream, CimError, CimServer, CimType, Class, ClassQuery, Instance,
+    InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl,
+    RequestContext, SchemaError, Status, TypedValue, Value,
 };
 use isochron_engine::Engine;
 
+use crate::changes;
 use crate::lookup::Provider;
 use crate::methods;
 use crate::object::Object;
@@ -185,6 +186,10 @@ impl CimServer for HypervServer {
             .values()
             .cloned()
             .collect())
+    }
+
+    fn changes(&self) -> ChangeStream {
+        changes::changes(self.provider.clone())
     }
 
     async fn get_instance(

@@ -1,9 +1,10 @@
 //! The engine on the simulated world: what must hold whatever fails
 //! (`faults`), and every answer of `docs/semantics.md` that the engine gives
-//! (`semantics`).
+//! (`semantics`), and what it tells those who watch (`events`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod events;
 mod faults;
 mod guests;
 mod scene;

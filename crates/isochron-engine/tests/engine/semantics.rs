@@ -1,6 +1,6 @@
 //! Every answer of `docs/semantics.md` that the engine gives. A refusal changes
 //! nothing: that is asserted with each.
 
-mod host;
+pub mod host;
 mod returning;
 mod taking;
