@@ -135,6 +135,28 @@ impl Class {
         self.flag("Association")
     }
 
+    /// The class with only what it declares itself: as it is before inheritance is
+    /// resolved, and what [`crate::Repository::add_class`] takes.
+    #[must_use]
+    pub fn declared(mut self) -> Self {
+        fn own(qualifiers: &mut IndexMap<Name, Qualifier>) {
+            qualifiers.retain(|_, qualifier| !qualifier.propagated);
+        }
+        own(&mut self.qualifiers);
+        self.properties.retain(|_, property| !property.propagated);
+        self.methods.retain(|_, method| !method.propagated);
+        for property in self.properties.values_mut() {
+            own(&mut property.qualifiers);
+        }
+        for method in self.methods.values_mut() {
+            own(&mut method.qualifiers);
+            for parameter in method.parameters.values_mut() {
+                own(&mut parameter.qualifiers);
+            }
+        }
+        self
+    }
+
     /// The names of the key properties, in declaration order.
     pub fn keys(&self) -> impl Iterator<Item = &Name> {
         self.properties

@@ -10,6 +10,7 @@ mod demo;
 mod exit;
 mod judge;
 mod output;
+mod records;
 mod serve;
 mod stage;
 

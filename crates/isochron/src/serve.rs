@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use clap::Args;
 use isochron_api::listen::{Socket, serve_http};
+use isochron_cim::CimServer;
+use isochron_cimom::{Limits, ObjectManager};
 use isochron_cimxml::decode_embedded;
 use isochron_engine::Engine;
-use isochron_engine::ports::SystemClock;
+use isochron_engine::ports::{Store, SystemClock};
 use isochron_hyperv::HypervServer;
 use isochron_qemu::{QemuConfig, QemuHypervisor};
 use isochron_store::SqliteStore;
@@ -27,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Address, Config, Environment};
 use crate::exit::Failure;
 use crate::output;
+use crate::records::StoredRecords;
 
 /// For how long jobs that run are waited for at the end.
 const JOB_GRACE: Duration = Duration::from_secs(60);
@@ -113,9 +116,9 @@ pub fn run(options: ServeOptions, file: Option<&Path>) -> Result<(), Failure> {
 async fn serve(config: Config) -> Result<(), Failure> {
     // Signals wait for us from now on, while recovery runs too.
     let mut signals = Signals::new().map_err(Failure::failed)?;
-    let engine = open(&config).await?;
+    let (engine, store) = open(&config).await?;
     let (stop, stopping) = watch::channel(false);
-    let listeners = listen(&config, &engine, stopping).await?;
+    let listeners = listen(&config, &engine, store, stopping).await?;
     signals.next().await;
     tracing::info!("stopping; guests run on");
     let _ = stop.send(true);
@@ -127,30 +130,52 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Opens store, hypervisor and engine; recovery is done when this returns.
-async fn open(config: &Config) -> Result<Engine, Failure> {
+async fn open(config: &Config) -> Result<(Engine, Arc<dyn Store>), Failure> {
     let store = SqliteStore::open(config.state.join("isochron.db"))
         .await
         .map_err(|error| Failure::failed(format!("the store cannot be opened: {error}")))?;
+    let store: Arc<dyn Store> = Arc::new(store);
     let hypervisor = QemuHypervisor::new(QemuConfig {
         qemu_binary: config.qemu.binary.clone(),
         qemu_img: config.qemu.img.clone(),
         answer: config.deadlines.stop.0,
         ..QemuConfig::new(&config.run)
     });
-    Engine::open(
+    let engine = Engine::open(
         Arc::new(hypervisor),
-        Arc::new(store),
+        store.clone(),
         Arc::new(SystemClock),
         config.engine(),
     )
     .await
-    .map_err(|error| Failure::failed(format!("recovery failed: {error}")))
+    .map_err(|error| Failure::failed(format!("recovery failed: {error}")))?;
+    Ok((engine, store))
+}
+
+/// What CIM clients see: the Msvm_* classes over the engine, and beside them what
+/// clients keep here.
+async fn object_manager(
+    engine: &Engine,
+    store: Arc<dyn Store>,
+) -> Result<Arc<dyn CimServer>, Failure> {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let hyperv = HypervServer::new(engine.clone(), Arc::new(embedded), &host)
+        .map_err(|error| Failure::failed(format!("the schema does not compile: {error}")))?;
+    let records = Arc::new(StoredRecords(store));
+    let manager = ObjectManager::open(Arc::new(hyperv), records, Limits::default())
+        .await
+        .map_err(Failure::failed)?;
+    Ok(Arc::new(manager))
 }
 
 /// Binds all listeners, then serves on them.
 async fn listen(
     config: &Config,
     engine: &Engine,
+    store: Arc<dyn Store>,
     stopping: watch::Receiver<bool>,
 ) -> Result<JoinSet<()>, Failure> {
     let path = &config.listen.socket;
@@ -167,16 +192,11 @@ async fn listen(
     let mut listeners = JoinSet::new();
     let router = isochron_api::router(engine.clone());
     if let Some((listener, address)) = cimxml {
-        let host = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        let hyperv = HypervServer::new(engine.clone(), Arc::new(embedded), &host)
-            .map_err(|error| Failure::failed(format!("the schema does not compile: {error}")))?;
+        let manager = object_manager(engine, store).await?;
         let server = isochron_cimxml::Server::new(listener, isochron_cimxml::Config::default());
         let stopped = stopped(stopping.clone());
         listeners.spawn(async move {
-            if let Err(error) = server.serve(Arc::new(hyperv), stopped).await {
+            if let Err(error) = server.serve(manager, stopped).await {
                 tracing::error!(%error, "the CIM-XML listener failed");
             }
         });

@@ -1,0 +1,449 @@
+//! The object manager: which server or space an operation belongs to.
+//!
+//! A namespace of clients is answered from its space. In `interop` the provider
+//! answers first and its answers come first; stored instances of its classes are
+//! added. Every other namespace is the provider's alone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
+use isochron_cim::{
+    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, Instance,
+    InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, Principal, QualifierDecl,
+    Repository, RequestContext, Role, SchemaError, Status,
+};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::limits::Limits;
+use crate::namespaces::Namespaces;
+use crate::records::{Records, RecordsError};
+use crate::space::{Keeper, Space};
+
+/// The namespace of discovery, and its other name.
+const INTEROP: [&str; 2] = ["interop", "root/interop"];
+
+/// How many changes a slow reader may be behind before it loses some.
+const CHANGES_KEPT: usize = 1024;
+
+/// A CIM server over a provider's, with namespaces and instances of clients.
+pub struct ObjectManager {
+    pub(crate) provider: Arc<dyn CimServer>,
+    /// What is stored in `interop`, under the provider's classes.
+    pub(crate) interop: Space,
+    /// The clients' namespaces.
+    pub(crate) namespaces: Namespaces,
+    keeper: Keeper,
+}
+
+/// Why the object manager cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The records cannot be had.
+    #[error("what clients keep here cannot be read: {0}")]
+    Records(#[from] RecordsError),
+    /// A record is none of ours, or not what it was.
+    #[error("the record {key} cannot be read: {reason}")]
+    Record {
+        /// The record's key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The provider does not have `interop`, or does not say what is in it.
+    #[error("the provider's interop namespace cannot be read: {0}")]
+    Provider(#[from] CimError),
+    /// The provider's classes do not fit together.
+    #[error("the provider's classes of interop do not fit together: {0}")]
+    Schema(#[from] SchemaError),
+}
+
+/// Who asks where we ask the provider ourselves.
+pub(crate) fn ourselves(namespace: &str) -> RequestContext {
+    RequestContext {
+        namespace: namespace.to_owned(),
+        principal: Principal::user("isochron", Role::Administrator),
+    }
+}
+
+/// A namespace as it is compared: with slashes, none at its ends.
+pub(crate) fn normal(namespace: &str) -> String {
+    namespace.replace('\\', "/").trim_matches('/').to_owned()
+}
+
+/// Where an operation belongs.
+pub(crate) enum Place {
+    /// A namespace of clients.
+    Client(Arc<Space>),
+    /// `interop`: the provider's, with our instances beside its.
+    Interop,
+    /// A namespace of the provider's.
+    Provider,
+}
+
+impl ObjectManager {
+    /// The object manager over a provider, with what clients left in the records.
+    pub async fn open(
+        provider: Arc<dyn CimServer>,
+        records: Arc<dyn Records>,
+        limits: Limits,
+    ) -> Result<Self, OpenError> {
+        let keeper = Keeper {
+            records,
+            limits,
+            changes: broadcast::channel(CHANGES_KEPT).0,
+        };
+        let schema = schema_of(&*provider, INTEROP[0]).await?;
+        let interop = Space::new(INTEROP[0], keeper.clone(), schema, Default::default());
+        let namespaces = Namespaces::open(&keeper, &interop).await?;
+        let manager = Self {
+            provider,
+            interop,
+            namespaces,
+            keeper,
+        };
+        manager.show_namespaces().await?;
+        Ok(manager)
+    }
+
+    /// Where an operation in this namespace belongs.
+    pub(crate) fn place(&self, cx: &RequestContext) -> Place {
+        let name = normal(&cx.namespace);
+        if INTEROP.iter().any(|i| i.eq_ignore_ascii_case(&name)) {
+            return Place::Interop;
+        }
+        match self.namespaces.find(&name) {
+            Some(space) => Place::Client(space),
+            None => Place::Provider,
+        }
+    }
+
+    /// The objects of these paths, without those that are not there.
+    async fn fetch(&self, cx: &RequestContext, paths: Vec<ObjectPath>) -> InstanceStream {
+        let mut found = Vec::new();
+        for path in paths {
+            let mut cx = cx.clone();
+            if let Some(namespace) = &path.namespace {
+                cx.namespace.clone_from(namespace);
+            }
+            match self.get_instance(&cx, &path).await {
+                Ok(instance) => found.push(Ok(instance)),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => found.push(Err(error)),
+            }
+        }
+        stream::iter(found).boxed()
+    }
+
+    /// The far ends of the stored associations of an object, each once.
+    async fn far_ends(
+        &self,
+        cx: &RequestContext,
+        space: &Space,
+        source: &ObjectPath,
+        filter: &AssociationFilter,
+    ) -> InstanceStream {
+        let mut seen = HashSet::new();
+        let links = space.links(source, filter).into_iter();
+        let paths = links
+            .flat_map(|(_, far)| far)
+            .filter(|path| seen.insert(path.clone()))
+            .collect();
+        self.fetch(cx, paths).await
+    }
+
+    /// Fails unless associations can be walked from here in a space of our own.
+    fn check_source(
+        space: &Space,
+        source: &ObjectPath,
+        filter: &AssociationFilter,
+    ) -> Result<(), CimError> {
+        space.check_filter(filter)?;
+        let unknown = |error: CimError| match error.status {
+            Status::InvalidClass => CimError::invalid_parameter(error.message),
+            _ => error,
+        };
+        match space.find(source).map_err(unknown)? {
+            Some(_) => Ok(()),
+            None => Err(missing(source)),
+        }
+    }
+}
+
+/// The provider's classes and qualifier types of a namespace.
+async fn schema_of(provider: &dyn CimServer, namespace: &str) -> Result<Repository, OpenError> {
+    let cx = ourselves(namespace);
+    let mut schema = Repository::default();
+    for decl in provider.enumerate_qualifiers(&cx).await? {
+        schema.add_qualifier(decl);
+    }
+    let all = ClassQuery {
+        below: None,
+        deep: true,
+    };
+    for class in provider.enumerate_classes(&cx, &all).await? {
+        schema.add_class(class.declared())?;
+    }
+    Ok(schema)
+}
+
+fn missing(path: &ObjectPath) -> CimError {
+    CimError::not_found(format!("there is no {}", path.relative()))
+}
+
+/// Whether an error says that the object asked for is not there.
+pub(crate) fn is_missing(error: &CimError) -> bool {
+    matches!(
+        error.status,
+        Status::NotFound
+            | Status::InvalidClass
+            | Status::InvalidNamespace
+            | Status::InvalidParameter
+    )
+}
+
+fn all(instances: Vec<Arc<Instance>>) -> InstanceStream {
+    let instances = instances.into_iter();
+    stream::iter(instances.map(|instance| Ok(Arc::unwrap_or_clone(instance)))).boxed()
+}
+
+#[async_trait]
+impl CimServer for ObjectManager {
+    fn namespaces(&self) -> Vec<String> {
+        let mut names = self.provider.namespaces();
+        names.extend(self.namespaces.names());
+        names
+    }
+
+    async fn get_class(&self, cx: &RequestContext, class: &Name) -> Result<Class, CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.get_class(cx, class).await;
+        };
+        // DSP0200 §5.4.2.1: a class that is not there is "not found" here.
+        let missing = |error: CimError| CimError::not_found(error.message);
+        space.check_class(class).map_err(missing)?;
+        let schema = space.schema();
+        schema.class(class).cloned().map_err(missing)
+    }
+
+    async fn enumerate_classes(
+        &self,
+        cx: &RequestContext,
+        query: &ClassQuery,
+    ) -> Result<Vec<Class>, CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.enumerate_classes(cx, query).await;
+        };
+        if let Some(above) = &query.below {
+            space.check_class(above)?;
+        }
+        let schema = space.schema();
+        let names: Vec<&Name> = match &query.below {
+            None if query.deep => return Ok(schema.classes().cloned().collect()),
+            None => schema.roots().iter().collect(),
+            Some(above) => schema.subclasses(above, query.deep),
+        };
+        let classes = names.into_iter().filter_map(|name| schema.get(name));
+        Ok(classes.cloned().collect())
+    }
+
+    async fn get_qualifier(
+        &self,
+        cx: &RequestContext,
+        name: &Name,
+    ) -> Result<QualifierDecl, CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.get_qualifier(cx, name).await;
+        };
+        let found = space.schema().qualifier(name).cloned();
+        found.ok_or_else(|| CimError::not_found(format!("there is no qualifier type {name}")))
+    }
+
+    async fn enumerate_qualifiers(
+        &self,
+        cx: &RequestContext,
+    ) -> Result<Vec<QualifierDecl>, CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.enumerate_qualifiers(cx).await;
+        };
+        let schema = space.schema();
+        Ok(schema.qualifiers().values().cloned().collect())
+    }
+
+    fn changes(&self) -> ChangeStream {
+        let ours = stream::unfold(self.keeper.changes.subscribe(), |mut changes| async move {
+            loop {
+                match changes.recv().await {
+                    Ok(change) => return Some((change, changes)),
+                    Err(RecvError::Lagged(lost)) => {
+                        tracing::warn!(lost, "a reader of changes is too slow");
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        stream::select(self.provider.changes(), ours).boxed()
+    }
+
+    async fn get_instance(
+        &self,
+        cx: &RequestContext,
+        path: &ObjectPath,
+    ) -> Result<Instance, CimError> {
+        let stored = match self.place(cx) {
+            Place::Provider => None,
+            Place::Interop => self.interop.find(path)?,
+            Place::Client(space) => return found(space.find(path)?, path),
+        };
+        match stored {
+            Some(instance) => Ok(Arc::unwrap_or_clone(instance)),
+            None => self.provider.get_instance(cx, path).await,
+        }
+    }
+
+    async fn enumerate_instances(
+        &self,
+        cx: &RequestContext,
+        class: &Name,
+    ) -> Result<InstanceStream, CimError> {
+        match self.place(cx) {
+            Place::Client(space) => Ok(all(space.enumerate(class)?)),
+            Place::Provider => self.provider.enumerate_instances(cx, class).await,
+            Place::Interop => {
+                let provided = self.provider.enumerate_instances(cx, class).await?;
+                Ok(provided.chain(all(self.interop.enumerate(class)?)).boxed())
+            }
+        }
+    }
+
+    async fn associators(
+        &self,
+        cx: &RequestContext,
+        source: &ObjectPath,
+        filter: &AssociationFilter,
+    ) -> Result<InstanceStream, CimError> {
+        match self.place(cx) {
+            Place::Client(space) => {
+                Self::check_source(&space, source, filter)?;
+                Ok(self.far_ends(cx, &space, source, filter).await)
+            }
+            Place::Provider => self.provider.associators(cx, source, filter).await,
+            Place::Interop => {
+                let provided = match Self::check_source(&self.interop, source, filter) {
+                    Ok(()) => stream::empty().boxed(),
+                    Err(_) => self.provider.associators(cx, source, filter).await?,
+                };
+                let stored = self.far_ends(cx, &self.interop, source, filter).await;
+                Ok(provided.chain(stored).boxed())
+            }
+        }
+    }
+
+    async fn references(
+        &self,
+        cx: &RequestContext,
+        source: &ObjectPath,
+        filter: &AssociationFilter,
+    ) -> Result<InstanceStream, CimError> {
+        let stored = |space: &Space| {
+            let links = space.links(source, filter).into_iter();
+            all(links.map(|(association, _)| association).collect())
+        };
+        match self.place(cx) {
+            Place::Client(space) => {
+                Self::check_source(&space, source, filter)?;
+                Ok(stored(&space))
+            }
+            Place::Provider => self.provider.references(cx, source, filter).await,
+            Place::Interop => {
+                let provided = match Self::check_source(&self.interop, source, filter) {
+                    Ok(()) => stream::empty().boxed(),
+                    Err(_) => self.provider.references(cx, source, filter).await?,
+                };
+                Ok(provided.chain(stored(&self.interop)).boxed())
+            }
+        }
+    }
+
+    async fn create_instance(
+        &self,
+        cx: &RequestContext,
+        instance: Instance,
+    ) -> Result<ObjectPath, CimError> {
+        match self.place(cx) {
+            Place::Client(space) => {
+                cx.principal.require(Role::Administrator)?;
+                space.create(instance).await
+            }
+            Place::Interop => self.create_in_interop(cx, instance).await,
+            Place::Provider => self.provider.create_instance(cx, instance).await,
+        }
+    }
+
+    async fn modify_instance(
+        &self,
+        cx: &RequestContext,
+        path: &ObjectPath,
+        changes: Instance,
+    ) -> Result<(), CimError> {
+        match self.place(cx) {
+            Place::Client(space) => {
+                cx.principal.require(Role::Administrator)?;
+                space.modify(path, changes).await.map(drop)
+            }
+            Place::Interop => self.modify_in_interop(cx, path, changes).await,
+            Place::Provider => self.provider.modify_instance(cx, path, changes).await,
+        }
+    }
+
+    async fn delete_instance(
+        &self,
+        cx: &RequestContext,
+        path: &ObjectPath,
+    ) -> Result<(), CimError> {
+        match self.place(cx) {
+            Place::Client(space) => {
+                cx.principal.require(Role::Administrator)?;
+                space.delete(path).await.map(drop)
+            }
+            Place::Interop => self.delete_in_interop(cx, path).await,
+            Place::Provider => self.provider.delete_instance(cx, path).await,
+        }
+    }
+
+    async fn invoke_method(
+        &self,
+        cx: &RequestContext,
+        call: Invocation,
+    ) -> Result<Outcome, CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.invoke_method(cx, call).await;
+        };
+        let class = match &call.target {
+            MethodTarget::Class(class) => {
+                space.check_class(class)?;
+                class
+            }
+            MethodTarget::Instance(path) => {
+                found(space.find(path)?, path)?;
+                &path.class
+            }
+        };
+        let schema = space.schema();
+        let declared = schema.class(class)?.methods.contains_key(&call.method);
+        // Classes of clients have methods by name only: nobody carries them out.
+        let (status, what) = match declared {
+            true => (Status::MethodNotAvailable, "is not carried out here"),
+            false => (Status::MethodNotFound, "is not declared"),
+        };
+        let message = format!("{class}.{} {what}", call.method);
+        Err(CimError::new(status, message))
+    }
+}
+
+fn found(instance: Option<Arc<Instance>>, path: &ObjectPath) -> Result<Instance, CimError> {
+    instance
+        .map(Arc::unwrap_or_clone)
+        .ok_or_else(|| missing(path))
+}
