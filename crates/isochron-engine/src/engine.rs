@@ -15,8 +15,8 @@ use crate::model::{
     Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId, Snapshot,
     SnapshotId, SnapshotKind,
 };
-use crate::power::Powers;
 use crate::records::{Records, collection_key, machine_key, snapshot_key};
+use crate::watch::Powers;
 use crate::{Clock, EngineError, Event, Hypervisor, Store, apply, cut, destroy, recovery};
 
 /// How the engine behaves.

@@ -2,7 +2,7 @@
 //!
 //! A change of a record is told by the transaction that made it, in the order in
 //! which transactions were committed, so no way to change one can forget it. What
-//! a job and a machine do is told by `jobs` and `power`. Every event carries what
+//! a job and a machine do is told by `jobs` and `watch`. Every event carries what
 //! was and what is: nobody has to read again, and so nobody misses what was
 //! between two reads.
 

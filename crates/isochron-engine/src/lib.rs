@@ -27,9 +27,9 @@ mod layers;
 mod machines;
 pub mod model;
 pub mod ports;
-mod power;
 mod records;
 mod recovery;
+mod watch;
 
 pub use engine::{Config, CreateSnapshot, Deadlines, Engine, Started};
 pub use error::{EngineError, ErrorKind};
