@@ -7,6 +7,7 @@
 
 mod class;
 mod embedded;
+mod export;
 mod message;
 mod object;
 mod path;
@@ -14,6 +15,7 @@ mod xml;
 
 pub(crate) use class::SCOPES;
 pub use embedded::decode_embedded;
+pub use export::{ListenerError, export_response};
 pub use message::{Argument, Arguments, Call, Request, request};
 pub use xml::Limits;
 pub(crate) use xml::is_xml_char;

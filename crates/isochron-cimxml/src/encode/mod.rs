@@ -7,10 +7,12 @@
 //! U+FFFE, U+FFFF) becomes U+FFFD, the replacement character.
 
 mod class;
+mod export;
 mod object;
 mod response;
 
 pub use class::{class, qualifier_declaration};
+pub use export::export_indication;
 pub use object::{instance, instancename};
 pub use response::{Origin, error_response, imethodresponse, methodresponse};
 
