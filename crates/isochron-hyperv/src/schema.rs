@@ -27,6 +27,7 @@ const VIRTUALIZATION_MOF: &[(&str, &str)] = mof![
     "cim_core.mof",
     "cim_collections.mof",
     "cim_jobs.mof",
+    "cim_indications.mof",
     "msvm_system.mof",
     "msvm_settings.mof",
     "msvm_collection.mof",
@@ -38,7 +39,9 @@ const INTEROP_MOF: &[(&str, &str)] = mof![
     "cim_core.mof",
     "cim_collections.mof",
     "cim_jobs.mof",
-    "interop.mof"
+    "cim_indications.mof",
+    "interop.mof",
+    "interop_indications.mof",
 ];
 
 /// A namespace.
