@@ -48,6 +48,7 @@ fn status(kind: isochron_engine::ErrorKind) -> StatusCode {
         Exists | InvalidState | Cancelled => StatusCode::CONFLICT,
         InvalidParameter | InvalidType => StatusCode::UNPROCESSABLE_ENTITY,
         NotSupported => StatusCode::NOT_IMPLEMENTED,
+        AccessDenied => StatusCode::FORBIDDEN,
         Timeout => StatusCode::GATEWAY_TIMEOUT,
         Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -4,7 +4,6 @@
 //! belongs on loopback, and requests that a web page of another origin makes
 //! through a browser are refused there.
 
-use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use isochron_engine::{Caller, Role};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,21 +42,26 @@ const HEADER_TIME: Duration = Duration::from_secs(60);
 /// something goes on behind them to its end in any case.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Who is at the other end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Caller {
-    /// A local process of this user.
-    Uid(u32),
-    /// Someone at this address.
-    Address(IpAddr),
+/// A local process: whoever the socket's mode lets in may do everything. Only root
+/// and who the daemon runs as could reach every path by themselves.
+fn local(uid: u32) -> Caller {
+    Caller {
+        name: Some(format!("uid {uid}")),
+        role: Role::Administrator,
+        face: "unix",
+        address: None,
+        unconfined: uid == 0 || uid == rustix::process::geteuid().as_raw(),
+    }
 }
 
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Uid(uid) => write!(f, "uid {uid}"),
-            Self::Address(address) => write!(f, "{address}"),
-        }
+/// Someone at this address.
+fn remote(address: IpAddr) -> Caller {
+    Caller {
+        name: Some(address.to_string()),
+        role: Role::Administrator,
+        face: "http",
+        address: Some(address.to_string()),
+        unconfined: false,
     }
 }
 
@@ -203,7 +208,7 @@ impl Incoming for UnixListener {
 
     async fn next(&self) -> io::Result<(UnixStream, Caller)> {
         let (stream, _) = self.accept().await?;
-        let caller = stream.peer_cred().map(|peer| Caller::Uid(peer.uid()))?;
+        let caller = stream.peer_cred().map(|peer| local(peer.uid()))?;
         Ok((stream, caller))
     }
 }
@@ -214,7 +219,7 @@ impl Incoming for TcpListener {
     async fn next(&self) -> io::Result<(TcpStream, Caller)> {
         let (stream, peer) = self.accept().await?;
         stream.set_nodelay(true)?;
-        Ok((stream, Caller::Address(peer.ip())))
+        Ok((stream, remote(peer.ip())))
     }
 }
 

@@ -19,14 +19,13 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use isochron_engine::{Engine, EngineError};
+use isochron_engine::{Caller, Engine, EngineError};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ApiError;
 use crate::dto::{Error, ErrorKind, Version};
-use crate::listen::Caller;
 
 /// The largest request body, in bytes. The largest that makes sense, a
 /// definition with many disks, has a hundredth of it.
@@ -78,7 +77,9 @@ fn resources() -> OpenApiRouter<Engine> {
         .routes(routes!(jobs::cancel))
 }
 
-/// The API over an engine.
+/// The API over an engine. What a request does is done for the
+/// [`Caller`](isochron_engine::Caller) that the listener found, an extension of the
+/// request; without one, for a reader.
 pub fn router(engine: Engine) -> Router {
     let (router, _) = resources().split_for_parts();
     router
@@ -90,7 +91,7 @@ pub fn router(engine: Engine) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(read_body))
         .layer(DefaultBodyLimit::disable())
-        .with_state(engine)
+        .with_state(engine.on_behalf_of(Caller::reader("http")))
 }
 
 /// The OpenAPI document.
@@ -183,6 +184,23 @@ struct Query<T>(T);
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
 struct Named<T>(T);
 
+/// The engine, acting for who asks.
+struct Asked(Engine);
+
+impl FromRequestParts<Engine> for Asked {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        engine: &Engine,
+    ) -> Result<Self, Self::Rejection> {
+        Ok(Self(match parts.extensions.get::<Caller>() {
+            Some(caller) => engine.on_behalf_of(caller.clone()),
+            None => engine.clone(),
+        }))
+    }
+}
+
 /// Who asks, as jobs keep it.
 struct Owner(Option<String>);
 
@@ -190,9 +208,8 @@ impl<S: Sync> FromRequestParts<S> for Owner {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(
-            parts.extensions.get::<Caller>().map(ToString::to_string),
-        ))
+        let caller = parts.extensions.get::<Caller>();
+        Ok(Self(caller.and_then(|caller| caller.name.clone())))
     }
 }
 

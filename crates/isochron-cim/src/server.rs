@@ -6,6 +6,7 @@
 //! layer's common part, not in each provider.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -29,6 +30,10 @@ pub struct Principal {
     pub name: Option<String>,
     /// What they may do.
     pub role: Role,
+    /// Through which protocol they came: `cim-xml`, `ws-management`, ...
+    pub face: &'static str,
+    /// From which address, where there is one.
+    pub address: Option<SocketAddr>,
 }
 
 /// What a caller may do. Each role may do what the ones before it may.
@@ -47,13 +52,28 @@ impl Principal {
     pub fn user(name: impl Into<String>, role: Role) -> Self {
         Self {
             name: Some(name.into()),
-            role,
+            ..Self::anonymous(role)
         }
     }
 
     /// Somebody whose name is not known.
     pub fn anonymous(role: Role) -> Self {
-        Self { name: None, role }
+        Self {
+            name: None,
+            role,
+            face: "cim",
+            address: None,
+        }
+    }
+
+    /// The same caller, who came this way.
+    #[must_use]
+    pub fn through(self, face: &'static str, address: SocketAddr) -> Self {
+        Self {
+            face,
+            address: Some(address),
+            ..self
+        }
     }
 
     /// `CIM_ERR_ACCESS_DENIED` unless the caller has at least this role.

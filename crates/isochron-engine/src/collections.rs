@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use crate::access::Operation;
 use crate::engine::Inner;
 use crate::model::{Collection, CollectionId, CollectionKind, Machine, MachineId, Snapshot};
 use crate::records::{collection_key, collection_name_key, machine_key};
@@ -26,6 +27,18 @@ impl Engine {
     /// # Errors
     /// `InvalidParameter` name; `Exists` name or identifier in use.
     pub async fn create_collection(
+        &self,
+        name: &str,
+        id: Option<CollectionId>,
+        kind: CollectionKind,
+    ) -> Result<Collection, EngineError> {
+        let target = format!("collection {name}");
+        let define = self.define_collection(name, id, kind);
+        self.perform(Operation::CreateCollection, target, define)
+            .await
+    }
+
+    async fn define_collection(
         &self,
         name: &str,
         id: Option<CollectionId>,
@@ -97,6 +110,13 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `InvalidParameter` name; `Exists` name in use.
     pub async fn rename_collection(&self, id: CollectionId, name: &str) -> Result<(), EngineError> {
+        let target = self.collection_target(id).await;
+        let give = self.give_name(id, name);
+        self.perform(Operation::RenameCollection, target, give)
+            .await
+    }
+
+    async fn give_name(&self, id: CollectionId, name: &str) -> Result<(), EngineError> {
         check_name(name)?;
         let mut transaction = self.inner.records.begin().await;
         let mut collection: Collection = transaction
@@ -122,6 +142,13 @@ impl Engine {
     /// `NotFound`; `InvalidState` while it has snapshots, is in use, or is a
     /// member of a collection.
     pub async fn destroy_collection(&self, id: CollectionId) -> Result<(), EngineError> {
+        let target = self.collection_target(id).await;
+        let end = self.end_collection(id);
+        self.perform(Operation::DestroyCollection, target, end)
+            .await
+    }
+
+    async fn end_collection(&self, id: CollectionId) -> Result<(), EngineError> {
         let collection = self.collection(id).await?;
         let _pass = self
             .inner
@@ -163,12 +190,17 @@ impl Engine {
         collection: CollectionId,
         machine: MachineId,
     ) -> Result<(), EngineError> {
-        self.change(collection, CollectionKind::Machines, |members| {
-            if !members.machines.contains(&machine) {
-                members.machines.push(machine);
-            }
-            Ok(Some(machine_key(machine)))
-        })
+        self.change(
+            Operation::AddMember,
+            collection,
+            CollectionKind::Machines,
+            |members| {
+                if !members.machines.contains(&machine) {
+                    members.machines.push(machine);
+                }
+                Ok(Some(machine_key(machine)))
+            },
+        )
         .await
     }
 
@@ -181,17 +213,22 @@ impl Engine {
         collection: CollectionId,
         machine: MachineId,
     ) -> Result<(), EngineError> {
-        self.change(collection, CollectionKind::Machines, |members| {
-            let before = members.machines.len();
-            members.machines.retain(|member| *member != machine);
-            if members.machines.len() == before {
-                return Err(EngineError::not_found(format!(
-                    "machine {machine} is no member of collection {}",
-                    members.name
-                )));
-            }
-            Ok(None)
-        })
+        self.change(
+            Operation::RemoveMember,
+            collection,
+            CollectionKind::Machines,
+            |members| {
+                let before = members.machines.len();
+                members.machines.retain(|member| *member != machine);
+                if members.machines.len() == before {
+                    return Err(EngineError::not_found(format!(
+                        "machine {machine} is no member of collection {}",
+                        members.name
+                    )));
+                }
+                Ok(None)
+            },
+        )
         .await
     }
 
@@ -214,12 +251,17 @@ impl Engine {
                 "a collection cannot be a member of itself, nor of one below it",
             ));
         }
-        self.change(collection, CollectionKind::Collections, |members| {
-            if !members.collections.contains(&member) {
-                members.collections.push(member);
-            }
-            Ok(Some(collection_key(member)))
-        })
+        self.change(
+            Operation::AddMember,
+            collection,
+            CollectionKind::Collections,
+            |members| {
+                if !members.collections.contains(&member) {
+                    members.collections.push(member);
+                }
+                Ok(Some(collection_key(member)))
+            },
+        )
         .await
     }
 
@@ -232,22 +274,39 @@ impl Engine {
         collection: CollectionId,
         member: CollectionId,
     ) -> Result<(), EngineError> {
-        self.change(collection, CollectionKind::Collections, |members| {
-            let before = members.collections.len();
-            members.collections.retain(|present| *present != member);
-            if members.collections.len() == before {
-                return Err(EngineError::not_found(format!(
-                    "collection {member} is no member of collection {}",
-                    members.name
-                )));
-            }
-            Ok(None)
-        })
+        self.change(
+            Operation::RemoveMember,
+            collection,
+            CollectionKind::Collections,
+            |members| {
+                let before = members.collections.len();
+                members.collections.retain(|present| *present != member);
+                if members.collections.len() == before {
+                    return Err(EngineError::not_found(format!(
+                        "collection {member} is no member of collection {}",
+                        members.name
+                    )));
+                }
+                Ok(None)
+            },
+        )
         .await
     }
 
     /// Changes a collection's members; `change` may name a record that must exist.
     async fn change(
+        &self,
+        operation: Operation,
+        id: CollectionId,
+        kind: CollectionKind,
+        change: impl FnOnce(&mut Collection) -> Result<Option<String>, EngineError>,
+    ) -> Result<(), EngineError> {
+        let target = self.collection_target(id).await;
+        self.perform(operation, target, self.change_members(id, kind, change))
+            .await
+    }
+
+    async fn change_members(
         &self,
         id: CollectionId,
         kind: CollectionKind,

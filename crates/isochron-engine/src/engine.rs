@@ -8,6 +8,7 @@ use time::macros::format_description;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
+use crate::access::{Acting, Operation};
 use crate::events::Events;
 use crate::gate::{Gate, Pass, Place};
 use crate::jobs::{Jobs, NewJob, Progress, record};
@@ -28,6 +29,9 @@ pub struct Config {
     pub deadlines: Deadlines,
     /// How long an ended job is kept (CIM's TimeBeforeRemoval).
     pub job_retention: Duration,
+    /// The directories below which the paths lie that confined callers name; see
+    /// [`Engine::confine`].
+    pub roots: Vec<PathBuf>,
 }
 
 impl Config {
@@ -37,6 +41,7 @@ impl Config {
             state: state.into(),
             deadlines: Deadlines::default(),
             job_retention: Duration::from_secs(300),
+            roots: Vec::new(),
         }
     }
 }
@@ -95,10 +100,12 @@ pub struct Started {
     pub snapshot: SnapshotId,
 }
 
-/// The engine. Cheap to clone; all clones are one engine.
+/// The engine. Cheap to clone; all clones are one engine. Each acts for somebody:
+/// see [`Engine::on_behalf_of`].
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) acting: Acting,
 }
 
 /// What the engine's rooms share.
@@ -156,7 +163,10 @@ impl Engine {
                 clock.sleep(Duration::from_secs(5)).await;
             }
         });
-        Ok(Self { inner })
+        Ok(Self {
+            inner,
+            acting: Acting::daemon(),
+        })
     }
 
     /// Takes a snapshot of a collection. Everything that can be checked without
@@ -168,6 +178,12 @@ impl Engine {
     /// now; `NotSupported` disk or guest that cannot do it; `Timeout` a member that
     /// does not answer.
     pub async fn create_snapshot(&self, request: CreateSnapshot) -> Result<Started, EngineError> {
+        let target = self.collection_target(request.collection).await;
+        self.perform(Operation::CreateSnapshot, target, self.create(request))
+            .await
+    }
+
+    async fn create(&self, request: CreateSnapshot) -> Result<Started, EngineError> {
         let inner = &self.inner;
         let owner = request.owner.clone();
         let plan = cut::plan(inner, request).await?;
@@ -197,6 +213,12 @@ impl Engine {
         id: SnapshotId,
         owner: Option<String>,
     ) -> Result<Started, EngineError> {
+        let target = self.snapshot_target(id).await;
+        self.perform(Operation::ApplySnapshot, target, self.apply(id, owner))
+            .await
+    }
+
+    async fn apply(&self, id: SnapshotId, owner: Option<String>) -> Result<Started, EngineError> {
         let inner = &self.inner;
         let plan = apply::plan(inner, id).await?;
         let progress = inner
@@ -224,6 +246,12 @@ impl Engine {
         id: SnapshotId,
         owner: Option<String>,
     ) -> Result<Started, EngineError> {
+        let target = self.snapshot_target(id).await;
+        self.perform(Operation::DestroySnapshot, target, self.destroy(id, owner))
+            .await
+    }
+
+    async fn destroy(&self, id: SnapshotId, owner: Option<String>) -> Result<Started, EngineError> {
         let inner = &self.inner;
         let plan = destroy::plan(inner, id).await?;
         let progress = inner
@@ -314,9 +342,10 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`; `InvalidState` once it cannot be cancelled any more.
-    #[allow(clippy::unused_async)] // a store of several daemons will have to be asked
     pub async fn cancel_job(&self, id: JobId) -> Result<(), EngineError> {
-        self.inner.jobs.cancel(id)
+        let cancel = async { self.inner.jobs.cancel(id) };
+        self.perform(Operation::CancelJob, Self::job_target(id), cancel)
+            .await
     }
 
     /// Records a refused call as a job that has failed, so that there is a place
@@ -330,6 +359,7 @@ impl Engine {
         owner: Option<String>,
         error: &EngineError,
     ) -> Result<JobId, EngineError> {
+        self.caller().require(Operation::RecordRefusal.role())?;
         let progress = self
             .inner
             .begin_job(NewJob {

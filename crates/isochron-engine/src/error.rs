@@ -22,6 +22,8 @@ pub enum ErrorKind {
     InvalidState,
     /// It makes sense, but cannot be done here.
     NotSupported,
+    /// The caller may not.
+    AccessDenied,
     /// Something did not answer, or not soon enough.
     Timeout,
     /// The caller took it back.

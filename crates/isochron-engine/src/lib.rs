@@ -13,8 +13,10 @@
 //! way as at the next start after our death. What a failed cut or a destroyed
 //! snapshot leaves of layers is merged by `layers`.
 
+mod access;
 mod apply;
 mod collections;
+mod confine;
 mod cut;
 mod destroy;
 mod engine;
@@ -31,6 +33,7 @@ mod records;
 mod recovery;
 mod watch;
 
+pub use access::{Act, Audit, Caller, Operation, Role};
 pub use engine::{Config, CreateSnapshot, Deadlines, Engine, Started};
 pub use error::{EngineError, ErrorKind};
 pub use events::{Change, Event};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::access::Operation;
 use crate::collections::{check_name, exists};
 use crate::cut::resume;
 use crate::layers::chain;
@@ -47,7 +48,14 @@ impl Engine {
     /// # Errors
     /// `InvalidParameter` a definition that cannot be; `Exists` a name, identifier
     /// or image in use.
-    pub async fn define_machine(&self, mut definition: Definition) -> Result<Machine, EngineError> {
+    pub async fn define_machine(&self, definition: Definition) -> Result<Machine, EngineError> {
+        let target = format!("machine {}", definition.name);
+        self.perform(Operation::DefineMachine, target, self.define(definition))
+            .await
+    }
+
+    async fn define(&self, mut definition: Definition) -> Result<Machine, EngineError> {
+        self.confine_definition(&mut definition).await?;
         check_name(&definition.name)?;
         for (index, disk) in definition.disks.iter_mut().enumerate() {
             if disk.name.is_empty() {
@@ -100,6 +108,22 @@ impl Engine {
         qmp: PathBuf,
         guest_agent: Option<PathBuf>,
     ) -> Result<Machine, EngineError> {
+        let target = format!("machine {name}");
+        let attach = self.attach(name, qmp, guest_agent);
+        self.perform(Operation::AttachMachine, target, attach).await
+    }
+
+    async fn attach(
+        &self,
+        name: &str,
+        qmp: PathBuf,
+        guest_agent: Option<PathBuf>,
+    ) -> Result<Machine, EngineError> {
+        let qmp = self.confine(&qmp).await?;
+        let guest_agent = match guest_agent {
+            Some(path) => Some(self.confine(&path).await?),
+            None => None,
+        };
         check_name(name)?;
         let id = MachineId::new();
         let definition = Definition {
@@ -197,6 +221,12 @@ impl Engine {
     /// `NotFound`; `InvalidState` while we run it, while it is a member of a
     /// collection, or while it has snapshots.
     pub async fn undefine_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::UndefineMachine, target, self.undefine(id))
+            .await
+    }
+
+    async fn undefine(&self, id: MachineId) -> Result<(), EngineError> {
         let machine = self.machine(id).await?;
         let _pass = self.inner.enter_machines("it is being undefined", [id])?;
         if !machine.attached() && self.power(id).await? != Power::Off {
@@ -235,6 +265,12 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `InvalidParameter` name; `Exists` name in use.
     pub async fn rename_machine(&self, id: MachineId, name: &str) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::ModifyMachine, target, self.rename(id, name))
+            .await
+    }
+
+    async fn rename(&self, id: MachineId, name: &str) -> Result<(), EngineError> {
         check_name(name)?;
         let mut transaction = self.inner.records.begin().await;
         let mut machine: Machine = transaction
@@ -341,6 +377,12 @@ impl Engine {
     /// `InvalidState` it is on already or in use; `NotSupported` it is attached;
     /// `Failed` with the hypervisor's words.
     pub async fn start_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::StartMachine, target, self.start(id))
+            .await
+    }
+
+    async fn start(&self, id: MachineId) -> Result<(), EngineError> {
         let machine = self.machine(id).await?;
         let of = |error: EngineError| error.of(format!("machine {}", machine.name));
         let _pass = self.inner.enter_machines("it is being started", [id])?;
@@ -389,6 +431,12 @@ impl Engine {
         id: MachineId,
         wait: Duration,
     ) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::ShutDownMachine, target, self.shut_down(id, wait))
+            .await
+    }
+
+    async fn shut_down(&self, id: MachineId, wait: Duration) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being shut down", [id])?;
         let (machine, live) = self.live(id).await?;
         live.ask_shutdown().await?;
@@ -416,6 +464,12 @@ impl Engine {
     /// # Errors
     /// `NotSupported` it is attached.
     pub async fn kill_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::KillMachine, target, self.kill(id))
+            .await
+    }
+
+    async fn kill(&self, id: MachineId) -> Result<(), EngineError> {
         let machine = self.machine(id).await?;
         if machine.attached() {
             return Err(EngineError::new(
@@ -436,6 +490,12 @@ impl Engine {
     /// # Errors
     /// `InvalidState` it is off or in use.
     pub async fn pause_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::PauseMachine, target, self.pause(id))
+            .await
+    }
+
+    async fn pause(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being paused", [id])?;
         let (machine, live) = self.live(id).await?;
         if live.power().await? == Power::Running {
@@ -451,6 +511,12 @@ impl Engine {
     /// # Errors
     /// `InvalidState` it is off or in use.
     pub async fn resume_machine(&self, id: MachineId) -> Result<(), EngineError> {
+        let target = self.machine_target(id).await;
+        self.perform(Operation::ResumeMachine, target, self.let_run(id))
+            .await
+    }
+
+    async fn let_run(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being resumed", [id])?;
         let (machine, live) = self.live(id).await?;
         if let Ok(power) = live.power().await {

@@ -108,7 +108,8 @@ impl From<ErrorKind> for ServiceReturn {
             ErrorKind::InvalidState => Self::InvalidState,
             ErrorKind::NotSupported => Self::NotSupported,
             ErrorKind::Timeout => Self::Timeout,
-            ErrorKind::Cancelled | ErrorKind::Failed => Self::Failed,
+            // These families have no word for AccessDenied: faces answer it otherwise.
+            ErrorKind::AccessDenied | ErrorKind::Cancelled | ErrorKind::Failed => Self::Failed,
         }
     }
 }
@@ -120,6 +121,7 @@ impl From<ErrorKind> for ManagementReturn {
             ErrorKind::NotFound | ErrorKind::Exists | ErrorKind::InvalidParameter => {
                 Self::InvalidParameter
             }
+            ErrorKind::AccessDenied => Self::AccessDenied,
             ErrorKind::InvalidState => Self::InvalidState,
             ErrorKind::NotSupported => Self::NotSupported,
             ErrorKind::Timeout => Self::Timeout,
@@ -137,6 +139,7 @@ impl From<ErrorKind> for StateChangeReturn {
             | ErrorKind::Exists
             | ErrorKind::InvalidParameter
             | ErrorKind::InvalidType
+            | ErrorKind::AccessDenied
             | ErrorKind::Timeout
             | ErrorKind::Cancelled
             | ErrorKind::Failed => Self::Failed,
@@ -157,6 +160,7 @@ mod tests {
             (ErrorKind::InvalidType, 6, 32776, 4),
             (ErrorKind::InvalidState, 5, 32775, 4097),
             (ErrorKind::NotSupported, 1, 32770, 1),
+            (ErrorKind::AccessDenied, 2, 32769, 4),
             (ErrorKind::Timeout, 3, 32772, 4),
             (ErrorKind::Cancelled, 2, 32768, 4),
             (ErrorKind::Failed, 2, 32768, 4),

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use isochron_cim::{CimError, Name, ObjectPath, Status};
+use isochron_cim::{CimError, Name, ObjectPath, Principal, Status};
 use isochron_engine::model::{
     Collection, CollectionId, CollectionKind, Job, JobId, Machine, MachineId, MemberSnapshotId,
     Snapshot, SnapshotId,
 };
-use isochron_engine::{Engine, EngineError, ErrorKind};
+use isochron_engine::{Caller, Engine, EngineError, ErrorKind, Role};
 
 use crate::object::{Member, Object, Service, class, settings_uuid};
 use crate::schema::{INTEROP, Schema, Space};
@@ -18,6 +18,8 @@ use crate::server::Decode;
 
 /// What every operation needs: the engine, and how it is seen.
 pub(crate) struct Provider {
+    /// For a reader: what changes something goes through the caller's own, which
+    /// [`Provider::on_behalf_of`] gives.
     pub(crate) engine: Engine,
     pub(crate) schema: Schema,
     /// This host's name.
@@ -36,6 +38,7 @@ pub(crate) fn cim_error(error: EngineError) -> CimError {
         ErrorKind::Exists => Status::AlreadyExists,
         ErrorKind::InvalidParameter | ErrorKind::InvalidType => Status::InvalidParameter,
         ErrorKind::NotSupported => Status::NotSupported,
+        ErrorKind::AccessDenied => Status::AccessDenied,
         ErrorKind::InvalidState | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Failed => {
             Status::Failed
         }
@@ -61,6 +64,22 @@ fn shared<T>(result: Result<Vec<T>, EngineError>) -> Result<Vec<Arc<T>>, CimErro
 }
 
 impl Provider {
+    /// The engine, acting for the caller of an operation.
+    pub(crate) fn on_behalf_of(&self, principal: &Principal) -> Engine {
+        let role = match principal.role {
+            isochron_cim::Role::Reader => Role::Reader,
+            isochron_cim::Role::Operator => Role::Operator,
+            isochron_cim::Role::Administrator => Role::Administrator,
+        };
+        self.engine.on_behalf_of(Caller {
+            name: principal.name.clone(),
+            role,
+            face: principal.face,
+            address: principal.address.map(|address| address.to_string()),
+            unconfined: false,
+        })
+    }
+
     pub(crate) async fn machines(&self) -> Result<Vec<Arc<Machine>>, CimError> {
         shared(self.engine.machines().await)
     }

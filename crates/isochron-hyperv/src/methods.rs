@@ -18,7 +18,7 @@ use isochron_cim::{
     CimError, CimType, Method, Name, ObjectPath, Outcome, RequestContext, Status, TypedValue, Value,
 };
 use isochron_engine::model::{Collection, JobKind, Snapshot};
-use isochron_engine::{EngineError, ErrorKind};
+use isochron_engine::{Engine, EngineError, ErrorKind};
 
 use crate::codes::{ServiceReturn, StateChangeReturn};
 use crate::lookup::{Provider, cim_error};
@@ -33,6 +33,8 @@ struct Call<'a> {
     parameters: IndexMap<Name, TypedValue>,
     /// Who calls.
     owner: Option<String>,
+    /// The engine, acting for who calls.
+    engine: Engine,
 }
 
 /// Calls a method that the object's class has.
@@ -61,6 +63,7 @@ pub(crate) async fn invoke(
         method,
         parameters,
         owner,
+        engine: provider.on_behalf_of(&cx.principal),
     };
     let outcome = match (object, name.as_str()) {
         (Object::Service(_), "StartService" | "StopService" | "RequestStateChange") => {
@@ -71,7 +74,7 @@ pub(crate) async fn invoke(
         (Object::Service(Service::ReferencePoints), name) => {
             reference_points::invoke(&call, name).await?
         }
-        (Object::Job(job), name) => job::invoke(&call, job, name).await,
+        (Object::Job(job), name) => job::invoke(&call, job, name).await?,
         (Object::Machine(machine), "RequestStateChange") => {
             Some(machine::request_state_change(&call, machine.id).await)
         }
@@ -145,12 +148,12 @@ impl Call<'_> {
     /// A refusal of the services' first family: its code, and a job that failed
     /// before it began, whose ErrorDescription says why.
     async fn refuse(&self, kind: JobKind, error: &EngineError) -> Result<Outcome, CimError> {
+        // The family has no word for it.
+        if error.kind == ErrorKind::AccessDenied {
+            return Err(cim_error(error.clone()));
+        }
         let owner = self.owner.clone();
-        let job = self
-            .provider
-            .engine
-            .record_refusal(kind, owner, error)
-            .await;
+        let job = self.engine.record_refusal(kind, owner, error).await;
         let job = self.path(job_path(job.map_err(cim_error)?));
         Ok(self.reply(ServiceReturn::from(error.kind), [("Job", job)]))
     }

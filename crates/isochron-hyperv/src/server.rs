@@ -15,7 +15,7 @@ use isochron_cim::{
     InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl,
     RequestContext, SchemaError, Status, TypedValue, Value,
 };
-use isochron_engine::Engine;
+use isochron_engine::{Caller, Engine};
 
 use crate::changes;
 use crate::lookup::Provider;
@@ -44,7 +44,7 @@ impl HypervServer {
     /// does not fit together.
     pub fn new(engine: Engine, decode: Decode, host: &str) -> Result<Self, SchemaError> {
         let provider = Provider {
-            engine,
+            engine: engine.on_behalf_of(Caller::reader("cim")),
             schema: Schema::compile()?,
             host: host.to_owned(),
             decode,

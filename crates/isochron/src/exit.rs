@@ -28,6 +28,8 @@ pub enum Exit {
     NotSupported = 7,
     /// The job was cancelled.
     Cancelled = 8,
+    /// The caller may not.
+    Denied = 9,
     /// Interrupted while waiting; what was waited for goes on.
     Interrupted = 130,
 }
@@ -39,7 +41,8 @@ Exit codes:
   1  tried and failed          6  timeout
   2  usage, bad input          7  not supported
   3  not found                 8  the job was cancelled
-  4  not now, or name taken  130  interrupted while waiting (the job goes on)";
+  4  not now, or name taken  9  you may not
+                           130  interrupted while waiting (the job goes on)";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -56,7 +59,8 @@ impl From<ErrorKind> for Exit {
             ErrorKind::NotSupported => Self::NotSupported,
             ErrorKind::Timeout => Self::Timeout,
             ErrorKind::Cancelled => Self::Cancelled,
-            ErrorKind::Forbidden | ErrorKind::Failed => Self::Failed,
+            ErrorKind::Forbidden => Self::Denied,
+            ErrorKind::Failed => Self::Failed,
         }
     }
 }

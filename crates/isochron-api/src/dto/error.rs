@@ -30,7 +30,7 @@ pub enum ErrorKind {
     Timeout,
     /// The caller took it back (409).
     Cancelled,
-    /// A web page of another origin asked (403).
+    /// The caller may not, or a web page of another origin asked (403).
     Forbidden,
     /// It was tried and failed (500). A kind that is not known to the reader
     /// reads as this.
@@ -47,6 +47,7 @@ impl From<isochron_engine::ErrorKind> for ErrorKind {
             Engine::InvalidParameter | Engine::InvalidType => Self::InvalidParameter,
             Engine::InvalidState => Self::InvalidState,
             Engine::NotSupported => Self::NotSupported,
+            Engine::AccessDenied => Self::Forbidden,
             Engine::Timeout => Self::Timeout,
             Engine::Cancelled => Self::Cancelled,
             Engine::Failed => Self::Failed,

@@ -1,12 +1,11 @@
 //! `/v1/collections`
 
 use axum::Json;
-use axum::extract::State;
 use http::StatusCode;
 use isochron_engine::model::{self, CollectionId, MachineId};
 use isochron_engine::{Engine, EngineError, ErrorKind};
 
-use super::{Body, Named, Refusal, to_end};
+use super::{Asked, Body, Named, Refusal, to_end};
 use crate::ApiError;
 use crate::dto::{Collection, CollectionChange, Member, NewCollection};
 
@@ -14,7 +13,7 @@ use crate::dto::{Collection, CollectionChange, Member, NewCollection};
 #[utoipa::path(get, path = "/v1/collections", operation_id = "list_collections",
     tag = "collections",
     responses((status = 200, description = "Collections", body = [Collection]), Refusal))]
-pub(super) async fn list(State(engine): State<Engine>) -> Result<Json<Vec<Collection>>, ApiError> {
+pub(super) async fn list(Asked(engine): Asked) -> Result<Json<Vec<Collection>>, ApiError> {
     let mut all = Vec::new();
     for collection in engine.collections().await? {
         all.push(described(&engine, collection).await?);
@@ -27,7 +26,7 @@ pub(super) async fn list(State(engine): State<Engine>) -> Result<Json<Vec<Collec
     tag = "collections", request_body = NewCollection,
     responses((status = 201, description = "The collection", body = Collection), Refusal))]
 pub(super) async fn create(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Body(new): Body<NewCollection>,
 ) -> Result<(StatusCode, Json<Collection>), ApiError> {
     let collection = to_end(async move {
@@ -50,7 +49,7 @@ pub(super) async fn create(
     tag = "collections", params(("collection" = String, Path, description = "Name or identifier")),
     responses((status = 200, description = "The collection", body = Collection), Refusal))]
 pub(super) async fn show(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(collection): Named<String>,
 ) -> Result<Json<Collection>, ApiError> {
     let collection = engine.find_collection(&collection).await?;
@@ -64,7 +63,7 @@ pub(super) async fn show(
     request_body = CollectionChange,
     responses((status = 200, description = "The collection", body = Collection), Refusal))]
 pub(super) async fn change(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(collection): Named<String>,
     Body(change): Body<CollectionChange>,
 ) -> Result<Json<Collection>, ApiError> {
@@ -101,7 +100,7 @@ pub(super) async fn change(
     tag = "collections", params(("collection" = String, Path, description = "Name or identifier")),
     responses((status = 204, description = "Destroyed"), Refusal))]
 pub(super) async fn remove(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(collection): Named<String>,
 ) -> Result<StatusCode, ApiError> {
     to_end(async move {

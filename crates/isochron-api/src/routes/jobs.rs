@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
-use isochron_engine::Engine;
 use isochron_engine::model::JobId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Named, Query, Refusal, to_end};
+use super::{Asked, Named, Query, Refusal, to_end};
 use crate::ApiError;
 use crate::dto::Job;
 
@@ -19,7 +17,7 @@ const WAIT_MAX: f64 = 60.0;
 /// All jobs: those under way, and those that ended not long ago.
 #[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs",
     responses((status = 200, description = "Jobs", body = [Job]), Refusal))]
-pub(super) async fn list(State(engine): State<Engine>) -> Result<Json<Vec<Job>>, ApiError> {
+pub(super) async fn list(Asked(engine): Asked) -> Result<Json<Vec<Job>>, ApiError> {
     Ok(Json(
         engine.jobs().await?.into_iter().map(Into::into).collect(),
     ))
@@ -40,7 +38,7 @@ pub(super) struct Wait {
     params(("job" = String, Path, description = "Identifier"), Wait),
     responses((status = 200, description = "The job", body = Job), Refusal))]
 pub(super) async fn show(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(job): Named<String>,
     Query(Wait { wait }): Query<Wait>,
 ) -> Result<Json<Job>, ApiError> {
@@ -71,7 +69,7 @@ pub(super) async fn show(
     params(("job" = String, Path, description = "Identifier")),
     responses((status = 200, description = "The job", body = Job), Refusal))]
 pub(super) async fn cancel(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(job): Named<String>,
 ) -> Result<Json<Job>, ApiError> {
     let id = parse(&job)?;

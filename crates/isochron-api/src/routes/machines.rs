@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
 use futures::future::join_all;
 use http::StatusCode;
 use isochron_engine::Engine;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Body, Named, Query, Refusal, to_end};
+use super::{Asked, Body, Named, Query, Refusal, to_end};
 use crate::ApiError;
 use crate::dto::{Machine, MachineChange, MachineSummary, NewMachine};
 
@@ -22,9 +21,7 @@ const STOP_WAIT_MAX: f64 = 3600.0;
 /// A machine that does not answer has no `power` but a `problem`.
 #[utoipa::path(get, path = "/v1/machines", operation_id = "list_machines", tag = "machines",
     responses((status = 200, description = "Machines", body = [MachineSummary]), Refusal))]
-pub(super) async fn list(
-    State(engine): State<Engine>,
-) -> Result<Json<Vec<MachineSummary>>, ApiError> {
+pub(super) async fn list(Asked(engine): Asked) -> Result<Json<Vec<MachineSummary>>, ApiError> {
     let machines = engine.machines().await?;
     let summaries = join_all(machines.into_iter().map(|machine| async {
         let power = engine.power(machine.id).await;
@@ -39,7 +36,7 @@ pub(super) async fn list(
     request_body = NewMachine,
     responses((status = 201, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn create(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Body(new): Body<NewMachine>,
 ) -> Result<(StatusCode, Json<Machine>), ApiError> {
     let view = to_end(async move {
@@ -62,7 +59,7 @@ pub(super) async fn create(
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn show(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
 ) -> Result<Json<Machine>, ApiError> {
     let machine = engine.find_machine(&machine).await?;
@@ -75,7 +72,7 @@ pub(super) async fn show(
     request_body = MachineChange,
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn change(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
     Body(change): Body<MachineChange>,
 ) -> Result<Json<Machine>, ApiError> {
@@ -98,7 +95,7 @@ pub(super) async fn change(
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     responses((status = 204, description = "Forgotten"), Refusal))]
 pub(super) async fn remove(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
 ) -> Result<StatusCode, ApiError> {
     to_end(async move {
@@ -114,7 +111,7 @@ pub(super) async fn remove(
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn start(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
 ) -> Result<Json<Machine>, ApiError> {
     act(engine, machine, Action::Start).await
@@ -139,7 +136,7 @@ pub(super) struct Stop {
     params(("machine" = String, Path, description = "Name or identifier"), Stop),
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn stop(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
     Query(stop): Query<Stop>,
 ) -> Result<Json<Machine>, ApiError> {
@@ -161,7 +158,7 @@ pub(super) async fn stop(
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn pause(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
 ) -> Result<Json<Machine>, ApiError> {
     act(engine, machine, Action::Pause).await
@@ -172,7 +169,7 @@ pub(super) async fn pause(
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
 pub(super) async fn resume(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(machine): Named<String>,
 ) -> Result<Json<Machine>, ApiError> {
     act(engine, machine, Action::Resume).await

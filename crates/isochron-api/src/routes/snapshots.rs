@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::State;
 use axum::response::IntoResponse;
 use isochron_engine::model::SnapshotId;
 use isochron_engine::{CreateSnapshot, Engine};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Body, Named, Owner, Query, Refusal, accepted, to_end};
+use super::{Asked, Body, Named, Owner, Query, Refusal, accepted, to_end};
 use crate::ApiError;
 use crate::dto::{Job, NewSnapshot, Snapshot};
 
@@ -28,7 +27,7 @@ pub(super) struct Which {
     params(Which),
     responses((status = 200, description = "Snapshots", body = [Snapshot]), Refusal))]
 pub(super) async fn list(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Query(which): Query<Which>,
 ) -> Result<Json<Vec<Snapshot>>, ApiError> {
     let collection = match which.collection {
@@ -56,7 +55,7 @@ pub(super) async fn list(
     request_body = NewSnapshot,
     responses((status = 202, description = "The job", body = Job), Refusal))]
 pub(super) async fn create(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Owner(owner): Owner,
     Body(new): Body<NewSnapshot>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -87,7 +86,7 @@ pub(super) async fn create(
     params(("snapshot" = String, Path, description = "Identifier, or a name that only one has")),
     responses((status = 200, description = "The snapshot", body = Snapshot), Refusal))]
 pub(super) async fn show(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Named(snapshot): Named<String>,
 ) -> Result<Json<Snapshot>, ApiError> {
     let snapshot = engine.find_snapshot(&snapshot).await?;
@@ -101,7 +100,7 @@ pub(super) async fn show(
     params(("snapshot" = String, Path, description = "Identifier, or a name that only one has")),
     responses((status = 202, description = "The job", body = Job), Refusal))]
 pub(super) async fn apply(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Owner(owner): Owner,
     Named(snapshot): Named<String>,
 ) -> Result<impl IntoResponse, ApiError> {
@@ -122,7 +121,7 @@ pub(super) async fn apply(
     params(("snapshot" = String, Path, description = "Identifier, or a name that only one has")),
     responses((status = 202, description = "The job", body = Job), Refusal))]
 pub(super) async fn destroy(
-    State(engine): State<Engine>,
+    Asked(engine): Asked,
     Owner(owner): Owner,
     Named(snapshot): Named<String>,
 ) -> Result<impl IntoResponse, ApiError> {

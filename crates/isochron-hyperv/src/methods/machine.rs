@@ -15,7 +15,7 @@ const SHUTDOWN: Duration = Duration::from_secs(30);
 
 /// RequestedState (CIM_EnabledLogicalElement, with Hyper-V's own numbers).
 pub(super) async fn request_state_change(call: &Call<'_>, id: MachineId) -> Outcome {
-    let engine = &call.provider.engine;
+    let engine = &call.engine;
     let done = match call.number("RequestedState") {
         // Enabled; Resuming.
         Some(2 | 32777) => run(call, id).await,
@@ -39,7 +39,7 @@ pub(super) async fn request_state_change(call: &Call<'_>, id: MachineId) -> Outc
 
 /// Starts the machine or lets it go on.
 async fn run(call: &Call<'_>, id: MachineId) -> Result<(), EngineError> {
-    let engine = &call.provider.engine;
+    let engine = &call.engine;
     match engine.power(id).await? {
         Power::Running => Ok(()),
         Power::Paused => engine.resume_machine(id).await,

@@ -82,22 +82,14 @@ async fn define(call: &Call<'_>) -> Result<Value, Refusal> {
             .into());
         }
     };
-    let collection = call
-        .provider
-        .engine
-        .create_collection(name, id, kind)
-        .await?;
+    let collection = call.engine.create_collection(name, id, kind).await?;
     let object = Object::Collection(collection.into());
     Ok(call.path(object.path(&call.provider.host)))
 }
 
 async fn destroy(call: &Call<'_>) -> Result<(), Refusal> {
     let collection = call.collection("Collection").await?;
-    Ok(call
-        .provider
-        .engine
-        .destroy_collection(collection.id)
-        .await?)
+    Ok(call.engine.destroy_collection(collection.id).await?)
 }
 
 async fn rename(call: &Call<'_>) -> Result<(), Refusal> {
@@ -105,11 +97,7 @@ async fn rename(call: &Call<'_>) -> Result<(), Refusal> {
     let name = call
         .text("NewName")
         .ok_or_else(|| invalid("NewName is missing"))?;
-    Ok(call
-        .provider
-        .engine
-        .rename_collection(collection.id, name)
-        .await?)
+    Ok(call.engine.rename_collection(collection.id, name).await?)
 }
 
 /// The member that a call names, if it is of the kind that the collection holds.
@@ -140,7 +128,7 @@ async fn member(call: &Call<'_>, collection: &Collection) -> Result<Member, Refu
 
 async fn add(call: &Call<'_>) -> Result<(), Refusal> {
     let collection = call.collection("Collection").await?;
-    let engine = &call.provider.engine;
+    let engine = &call.engine;
     match member(call, &collection).await? {
         Member::Machine(machine) => engine.add_machine(collection.id, machine).await?,
         Member::Collection(member) => engine.add_collection(collection.id, member).await?,
@@ -159,7 +147,7 @@ async fn take_out(
     collection: CollectionId,
     member: Member,
 ) -> Result<(), EngineError> {
-    let engine = &call.provider.engine;
+    let engine = &call.engine;
     match member {
         Member::Machine(machine) => engine.remove_machine(collection, machine).await,
         Member::Collection(member) => engine.remove_collection(collection, member).await,
@@ -200,7 +188,7 @@ async fn remove_by_id(call: &Call<'_>) -> Result<(), Refusal> {
         }
     };
     let Some(member) = member else { return Ok(()) };
-    let holds = match call.provider.engine.collection(id).await {
+    let holds = match call.engine.collection(id).await {
         Ok(collection) => match member {
             Member::Machine(machine) => collection.machines.contains(&machine),
             Member::Collection(member) => collection.collections.contains(&member),

@@ -65,7 +65,7 @@ async fn create(call: &Call<'_>) -> Result<Started, EngineError> {
         ignore_excluded_disks: settings.ignore_excluded_disks,
         owner: call.owner.clone(),
     };
-    call.provider.engine.create_snapshot(request).await
+    call.engine.create_snapshot(request).await
 }
 
 /// The identifier that the caller names the new snapshot collection by.
@@ -92,16 +92,14 @@ fn wanted(call: &Call<'_>) -> Result<Option<SnapshotId>, EngineError> {
 
 async fn apply(call: &Call<'_>) -> Result<Started, EngineError> {
     let snapshot = call.snapshot("SnapshotCollection").await?;
-    call.provider
-        .engine
+    call.engine
         .apply_snapshot(snapshot.id, call.owner.clone())
         .await
 }
 
 async fn destroy(call: &Call<'_>) -> Result<Started, EngineError> {
     let snapshot = call.snapshot("AffectedSnapshotCollection").await?;
-    call.provider
-        .engine
+    call.engine
         .destroy_snapshot(snapshot.id, call.owner.clone())
         .await
 }

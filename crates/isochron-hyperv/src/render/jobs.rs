@@ -129,6 +129,7 @@ pub(crate) fn errors(job: &Job, path: &ObjectPath) -> Option<Instance> {
         ErrorKind::InvalidType => (4, 1, "InvalidType"),
         ErrorKind::NotSupported => (7, 1, "NotSupported"),
         ErrorKind::InvalidState => (1, 1, "InvalidState"),
+        ErrorKind::AccessDenied => (2, 1, "AccessDenied"),
         ErrorKind::Timeout => (1, 2, "Timeout"),
         ErrorKind::Cancelled => (1, 1, "Cancelled"),
         ErrorKind::Failed => (1, 4, "Failed"),
