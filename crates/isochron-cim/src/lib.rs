@@ -13,6 +13,7 @@ mod instance;
 pub mod mof;
 mod name;
 mod path;
+pub mod query;
 mod repository;
 mod server;
 mod value;
