@@ -7,6 +7,7 @@
 //! are by hash. [`Repository::complete`] and its siblings, in the `typing` part,
 //! give clients' and providers' values the types that the classes declare.
 
+mod change;
 mod inherit;
 mod typing;
 

@@ -19,6 +19,7 @@ mod manager;
 mod namespaces;
 mod record;
 mod records;
+mod schema;
 mod space;
 
 pub use limits::Limits;

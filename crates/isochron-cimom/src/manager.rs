@@ -271,6 +271,50 @@ impl CimServer for ObjectManager {
         Ok(schema.qualifiers().values().cloned().collect())
     }
 
+    async fn create_class(&self, cx: &RequestContext, class: Class) -> Result<(), CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.create_class(cx, class).await;
+        };
+        cx.principal.require(Role::Administrator)?;
+        space.create_class(class).await
+    }
+
+    async fn modify_class(&self, cx: &RequestContext, class: Class) -> Result<(), CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.modify_class(cx, class).await;
+        };
+        cx.principal.require(Role::Administrator)?;
+        space.modify_class(class).await
+    }
+
+    async fn delete_class(&self, cx: &RequestContext, class: &Name) -> Result<(), CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.delete_class(cx, class).await;
+        };
+        cx.principal.require(Role::Administrator)?;
+        space.delete_class(class).await
+    }
+
+    async fn set_qualifier(
+        &self,
+        cx: &RequestContext,
+        decl: QualifierDecl,
+    ) -> Result<(), CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.set_qualifier(cx, decl).await;
+        };
+        cx.principal.require(Role::Administrator)?;
+        space.set_qualifier(decl).await
+    }
+
+    async fn delete_qualifier(&self, cx: &RequestContext, name: &Name) -> Result<(), CimError> {
+        let Place::Client(space) = self.place(cx) else {
+            return self.provider.delete_qualifier(cx, name).await;
+        };
+        cx.principal.require(Role::Administrator)?;
+        space.delete_qualifier(name).await
+    }
+
     fn changes(&self) -> ChangeStream {
         let ours = stream::unfold(self.keeper.changes.subscribe(), |mut changes| async move {
             loop {
@@ -430,15 +474,15 @@ impl CimServer for ObjectManager {
                 &path.class
             }
         };
-        let schema = space.schema();
-        let declared = schema.class(class)?.methods.contains_key(&call.method);
-        // Classes of clients have methods by name only: nobody carries them out.
-        let (status, what) = match declared {
-            true => (Status::MethodNotAvailable, "is not carried out here"),
-            false => (Status::MethodNotFound, "is not declared"),
-        };
-        let message = format!("{class}.{} {what}", call.method);
-        Err(CimError::new(status, message))
+        // Nobody carries out methods of clients' classes, whatever they declare.
+        Err(CimError::new(
+            Status::MethodNotAvailable,
+            format!(
+                "no method of a class in {} is carried out: {class}.{}",
+                space.name(),
+                call.method
+            ),
+        ))
     }
 }
 

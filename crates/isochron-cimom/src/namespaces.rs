@@ -18,6 +18,7 @@ use isochron_cim::{
 use crate::instances::Instances;
 use crate::manager::{ObjectManager, OpenError, normal, ourselves};
 use crate::records::{Record, RecordWrite};
+use crate::schema;
 use crate::space::{Keeper, Space, full, prefix, references};
 
 /// The class whose instances are namespaces.
@@ -100,18 +101,11 @@ fn unreadable(key: &str, reason: impl ToString) -> OpenError {
 
 /// A namespace from its records, which come in the order of their keys.
 fn restore(name: String, keeper: &Keeper, records: Vec<Record>) -> Result<Space, OpenError> {
-    let (schema, instances): (Vec<_>, Vec<_>) = records
+    let (instances, schema): (Vec<_>, Vec<_>) = records
         .into_iter()
-        .partition(|record| !record.key.contains("/instance/"));
-    if let Some(record) = schema.first() {
-        return Err(unreadable(&record.key, "the key is none of ours"));
-    }
-    let space = Space::new(
-        name,
-        keeper.clone(),
-        Repository::default(),
-        Instances::default(),
-    );
+        .partition(|record| record.key.contains("/instance/"));
+    let schema = schema::restore(schema).map_err(|(key, why)| unreadable(&key, why))?;
+    let space = Space::new(name, keeper.clone(), schema, Instances::default());
     for record in instances {
         restore_instance(&space, &record)?;
     }

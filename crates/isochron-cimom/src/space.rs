@@ -90,6 +90,10 @@ impl Space {
         self.schema.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn schema_mut(&self) -> RwLockWriteGuard<'_, Repository> {
+        self.schema.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Its stored instances. Not held while something is waited for.
     pub(crate) fn instances(&self) -> RwLockReadGuard<'_, Instances> {
         self.instances
