@@ -19,12 +19,15 @@ use std::time::Duration;
 /// A unix socket's path has room for 107 bytes and a NUL.
 const SOCKET_PATH_MAX: usize = 107;
 
+/// Between two writes of a member that is idle otherwise.
+const IDLE_PACE_MS: u32 = 25;
+
 /// How a ring is built.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// First part of the members' names: `ring` gives `ring-0`, `ring-1`, ...
     pub name: String,
-    /// Members; at least 2, at most 64.
+    /// Members; at least 1, at most 64.
     pub count: usize,
     /// Memory of each in MiB.
     pub memory_mib: u32,
@@ -40,6 +43,15 @@ pub struct Options {
     pub cache: String,
     /// Extra load: MB/s of dirty page cache in each guest.
     pub dirty_mbps: u32,
+    /// Whether what a member wrote is on stable storage before it says so. If not,
+    /// the oracle still holds of snapshots, though not after a loss of power.
+    pub sync: bool,
+    /// No ring: each member writes by itself, now and then. The oracle does not
+    /// hold of what they write.
+    pub idle: bool,
+    /// Each member tells every write on a second serial port
+    /// ([`Ring::pulses`]).
+    pub pulse: bool,
 }
 
 impl Default for Options {
@@ -54,6 +66,9 @@ impl Default for Options {
             format: Format::Qcow2,
             cache: "none".into(),
             dirty_mbps: 0,
+            sync: true,
+            idle: false,
+            pulse: false,
         }
     }
 }
@@ -74,8 +89,8 @@ impl Ring {
     /// When the options are out of range, the directory's path is too long for
     /// unix sockets, or a file cannot be written.
     pub fn create(kit: &Kit, dir: &Path, options: &Options) -> Result<Ring> {
-        if !(2..=64).contains(&options.count) {
-            bail!("a ring has 2 to 64 members, not {}", options.count);
+        if !(1..=64).contains(&options.count) {
+            bail!("a ring has 1 to 64 members, not {}", options.count);
         }
         if !(1..=8).contains(&options.disks) || options.disk_mib < 2 {
             bail!("a member has 1 to 8 disks of at least 2 MiB");
@@ -128,6 +143,15 @@ impl Ring {
         serial::wait_progress(&logs.collect::<Vec<_>>(), by, limit)
     }
 
+    /// Per member, the unix socket on which a byte comes for every write, where the
+    /// ring was made so. QEMU listens there while the member has a process.
+    pub fn pulses(&self) -> Vec<PathBuf> {
+        let members = self.members.iter().map(|m| &m.definition);
+        members
+            .map(|member| pulse(&self.dir, &member.name))
+            .collect()
+    }
+
     /// The members' disks as they were created, in the form that the oracle takes.
     /// What a snapshot froze has other paths: take those from the snapshot.
     pub fn images(&self) -> Vec<Vec<Image>> {
@@ -146,14 +170,14 @@ fn member(kit: &Kit, dir: &Path, options: &Options, index: usize) -> Result<Defi
     let name = format!("{}-{index}", options.name);
     let left = (index + count - 1) % count;
     let right = (index + 1) % count;
-    let socket = |member: usize, side: &str| -> Result<String> {
-        let path = dir.join(format!("{member}-{side}.sock"));
+    let socket = |path: &Path| -> Result<String> {
         let path = path.to_str().context("the ring's directory is not UTF-8")?;
         if path.len() > SOCKET_PATH_MAX || path.contains(',') {
             bail!("{path} cannot be a unix socket of QEMU's: use a directory with a shorter path");
         }
         Ok(path.to_owned())
     };
+    let end = |member: usize, side: &str| socket(&dir.join(format!("{member}-{side}.sock")));
     let nic = |side: u8, local: String, remote: String| Nic {
         netdev: format!(
             "dgram,local.type=unix,local.path={local},remote.type=unix,remote.path={remote}"
@@ -163,6 +187,26 @@ fn member(kit: &Kit, dir: &Path, options: &Options, index: usize) -> Result<Defi
     let mut append = format!("{} ring.index={index} ring.count={count}", APPEND);
     if options.dirty_mbps > 0 {
         append.push_str(&format!(" ring.dirty={}", options.dirty_mbps));
+    }
+    if options.idle {
+        append.push_str(&format!(" ring.pace={IDLE_PACE_MS}"));
+    }
+    if !options.sync {
+        append.push_str(" ring.sync=0");
+    }
+    let mut extra_args = Vec::new();
+    if options.pulse {
+        append.push_str(" ring.pulse=1");
+        // The second serial port, since the log is the first.
+        let path = socket(&pulse(dir, &name))?;
+        extra_args = [
+            "-chardev",
+            &format!("socket,id=pulse,server=on,wait=off,path={path}"),
+            "-serial",
+            "chardev:pulse",
+        ]
+        .map(str::to_owned)
+        .to_vec();
     }
     Ok(Definition {
         memory_mib: options.memory_mib,
@@ -174,7 +218,7 @@ fn member(kit: &Kit, dir: &Path, options: &Options, index: usize) -> Result<Defi
         append,
         serial_log: dir.join(format!("{name}.log")),
         guest_agent: false,
-        extra_args: Vec::new(),
+        extra_args,
         disks: (0..options.disks)
             .map(|disk| {
                 let data = match disk {
@@ -191,11 +235,16 @@ fn member(kit: &Kit, dir: &Path, options: &Options, index: usize) -> Result<Defi
             })
             .collect(),
         nics: vec![
-            nic(0, socket(index, "left")?, socket(left, "right")?),
-            nic(1, socket(index, "right")?, socket(right, "left")?),
+            nic(0, end(index, "left")?, end(left, "right")?),
+            nic(1, end(index, "right")?, end(right, "left")?),
         ],
         name,
     })
+}
+
+/// Where a member's writes are told.
+fn pulse(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.pulse"))
 }
 
 /// What every lab guest has on its kernel command line: a serial console, and

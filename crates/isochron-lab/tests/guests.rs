@@ -10,7 +10,7 @@ use isochron_lab::oracle::{Image, Verdict};
 use isochron_lab::ring::{Options, Ring, agent_machine};
 use isochron_lab::{filesystem, oracle, serial};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -199,4 +199,34 @@ fn the_agent_answers_and_a_frozen_file_system_is_clean() {
     }
     let left = filesystem::inspect(&Image::new(&disk, Format::Raw)).unwrap();
     assert!(left.clean && left.counter > frozen.counter, "{left:?}");
+}
+
+/// A ring of one goes on by itself, and so does a member that is idle; each write
+/// is told on the second serial port.
+#[test]
+fn a_member_alone_writes_and_tells_each_write() {
+    let kit = Kit::load().unwrap();
+    for (count, idle) in [(1, false), (2, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            count,
+            idle,
+            pulse: true,
+            sync: false,
+            ..Options::default()
+        };
+        let ring = Ring::create(&kit, dir.path(), &options).unwrap();
+        let _guests = ring.spawn().unwrap();
+        for (member, port) in ring.pulses().iter().enumerate() {
+            let mut port = UnixStream::connect(port).unwrap();
+            port.set_read_timeout(Some(LIMIT)).unwrap();
+            ring.wait_alive(LIMIT).unwrap();
+            let before = ring.counter_now(member).unwrap();
+            let mut told = [0; 50];
+            port.read_exact(&mut told).unwrap();
+            assert_eq!(told, [b'.'; 50]);
+            ring.wait_progress(1, LIMIT).unwrap();
+            assert!(ring.counter_now(member).unwrap() > before);
+        }
+    }
 }

@@ -6,8 +6,11 @@
 //! | word            | meaning                                                    |
 //! |-----------------|------------------------------------------------------------|
 //! | `ring.index=I`  | this member's index, from 0 (default 0)                     |
-//! | `ring.count=N`  | members in the ring, at least 2                             |
+//! | `ring.count=N`  | members in the ring, at least 1                             |
+//! | `ring.pace=MS`  | no ring: write the next counter by itself every MS ms       |
 //! | `ring.dirty=M`  | also keep dirtying the page cache with M MB/s (default 0)   |
+//! | `ring.sync=0`   | write without O_DSYNC: the host may keep it in its cache    |
+//! | `ring.pulse=1`  | tell each write with a byte on the second serial port       |
 //! | `ring.agent=1`  | no ring: append records to a file in /data, see [`writer`]  |
 //!
 //! Either way it prints `ring INDEX COUNTER` on the console about five times a
@@ -25,7 +28,10 @@ use std::time::{Duration, Instant};
 struct Options {
     index: u32,
     count: u32,
+    pace: u32,
     dirty: u32,
+    sync: bool,
+    pulse: bool,
     agent: bool,
 }
 
@@ -34,7 +40,10 @@ impl Options {
         let mut options = Options {
             index: 0,
             count: 0,
+            pace: 0,
             dirty: 0,
+            sync: true,
+            pulse: false,
             agent: false,
         };
         for word in command_line.split_whitespace() {
@@ -44,9 +53,15 @@ impl Options {
             let target = match key {
                 "ring.index" => &mut options.index,
                 "ring.count" => &mut options.count,
+                "ring.pace" => &mut options.pace,
                 "ring.dirty" => &mut options.dirty,
-                "ring.agent" => {
-                    options.agent = value == "1";
+                "ring.agent" | "ring.pulse" | "ring.sync" => {
+                    let yes = value == "1";
+                    match key {
+                        "ring.agent" => options.agent = yes,
+                        "ring.pulse" => options.pulse = yes,
+                        _ => options.sync = yes,
+                    }
                     continue;
                 }
                 _ => continue,
@@ -55,9 +70,9 @@ impl Options {
                 .parse()
                 .map_err(|_| format!("{word}: a whole number is needed after ="))?;
         }
-        if !options.agent && (options.count < 2 || options.index >= options.count) {
+        if !options.agent && (options.count < 1 || options.index >= options.count) {
             return Err(format!(
-                "ring.count must be at least 2 and ring.index below it, not {} and {}",
+                "ring.count must be at least 1 and ring.index below it, not {} and {}",
                 options.count, options.index
             ));
         }
@@ -124,12 +139,21 @@ mod tests {
         let expected = Options {
             index: 2,
             count: 3,
+            pace: 0,
             dirty: 8,
+            sync: true,
+            pulse: false,
             agent: false,
         };
         assert_eq!(options, Ok(expected));
+        let options = Options::parse("ring.count=1 ring.pace=25 ring.sync=0 ring.pulse=1");
+        assert!(
+            options.is_ok_and(|o| (o.count, o.pace, o.sync, o.pulse) == (1, 25, false, true)),
+            "a member by itself"
+        );
         assert!(Options::parse("quiet").is_err());
         assert!(Options::parse("ring.index=3 ring.count=3").is_err());
+        assert!(Options::parse("ring.count=0").is_err());
         assert!(Options::parse("ring.index=x ring.count=3").is_err());
         assert!(Options::parse("ring.agent=1").is_ok_and(|o| o.agent));
     }

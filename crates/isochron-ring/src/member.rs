@@ -32,13 +32,17 @@
 //! - At the start the disks are read. A kill between two disks leaves the later
 //!   ones one behind; they are brought up before anything is sent.
 //!
+//! A ring of one has nobody to hear from, and with `ring.pace` no member listens:
+//! then each writes its next counter by itself, at that pace. What members wrote
+//! that way says nothing about an instant.
+//!
 //! Datagrams go to the broadcast address of a /30 that has just two ends, so no
 //! address resolution stands between a restarted member and its neighbours.
 
 use crate::{Options, Sign, say};
 use isochron_ring::record::{AREA, Page, Record, SIZE, SLOTS};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
@@ -48,10 +52,14 @@ const CALL_PORT: u16 = 7778;
 const RESEND: Duration = Duration::from_millis(100);
 const RESEND_MAX: Duration = Duration::from_secs(3600);
 const MAX_DISKS: u8 = 8;
+/// Between two writes of a ring of one: about what a ring of three reaches.
+const ALONE_MS: u32 = 5;
+/// Where each write is told.
+const PULSE: &str = "/dev/ttyS1";
 
 /// Runs the member until something fails; it never ends by itself.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let mut disks = Disks::open(options.index)?;
+    let mut disks = Disks::open(options)?;
     let mut counter = disks.recover()?;
     say(&format!(
         "ring {} starts at {counter} with {} disk(s)",
@@ -67,8 +75,23 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         });
     }
 
-    let link = Link::open(options).map_err(|e| format!("network: {e}"))?;
     let mut sign = Sign::new(options.index);
+    let alone = match (options.pace, options.count) {
+        (0, 1) => Some(ALONE_MS),
+        (0, _) => None,
+        (pace, _) => Some(pace),
+    };
+    if let Some(pace) = alone {
+        let pace = Duration::from_millis(pace.into());
+        loop {
+            counter += 1;
+            disks.write(counter)?;
+            sign.show(counter);
+            std::thread::sleep(pace);
+        }
+    }
+
+    let link = Link::open(options).map_err(|e| format!("network: {e}"))?;
     let mut pause = RESEND;
     let mut sent = link.send(counter);
     link.call();
@@ -184,17 +207,20 @@ struct Disks {
     member: u32,
     files: Vec<File>,
     page: Page,
+    /// Takes a byte for each counter that is on all disks.
+    pulse: Option<File>,
 }
 
 impl Disks {
-    fn open(member: u32) -> Result<Disks, String> {
+    fn open(options: &Options) -> Result<Disks, String> {
+        let sync = if options.sync { libc::O_DSYNC } else { 0 };
         let mut files = Vec::new();
         for letter in (b'a'..).take(usize::from(MAX_DISKS)) {
             let path = format!("/dev/vd{}", char::from(letter));
             let opened = OpenOptions::new()
                 .read(true)
                 .write(true)
-                .custom_flags(libc::O_DIRECT | libc::O_DSYNC)
+                .custom_flags(libc::O_DIRECT | sync)
                 .open(&path);
             match opened {
                 Ok(file) => files.push(file),
@@ -205,10 +231,21 @@ impl Disks {
         if files.is_empty() {
             return Err("there is no /dev/vda to write to".into());
         }
+        let pulse = match options.pulse {
+            true => {
+                let port = OpenOptions::new()
+                    .write(true)
+                    .custom_flags(libc::O_NOCTTY)
+                    .open(PULSE);
+                Some(port.map_err(|e| format!("{PULSE}: {e}"))?)
+            }
+            false => None,
+        };
         Ok(Disks {
-            member,
+            member: options.index,
             files,
             page: Page::default(),
+            pulse,
         })
     }
 
@@ -237,7 +274,12 @@ impl Disks {
 
     /// Writes the counter to all disks, in order; on return it is on all of them.
     fn write(&mut self, counter: u64) -> Result<(), String> {
-        (0..self.files.len()).try_for_each(|disk| self.write_on(disk, counter))
+        (0..self.files.len()).try_for_each(|disk| self.write_on(disk, counter))?;
+        if let Some(port) = &mut self.pulse {
+            // A port that cannot be written stops nobody.
+            let _ = port.write_all(b".");
+        }
+        Ok(())
     }
 
     fn write_on(&mut self, disk: usize, counter: u64) -> Result<(), String> {
