@@ -32,6 +32,7 @@ use crate::jobs::Progress;
 use crate::journal::{Journal, JournalMember, Operation, Phase};
 use crate::model::{Consistency, Job, Power, SnapshotKind};
 use crate::ports::{Guard, Guarded, HypervisorError, Overlay, SaveMode, Stamp};
+use crate::timeline::step;
 use crate::{EngineError, ErrorKind};
 
 pub(crate) use plan::{Plan, overlay_on, plan};
@@ -98,11 +99,12 @@ async fn attempt(
     journal: &mut Journal,
     progress: &Progress,
 ) -> Result<Job, EngineError> {
-    inner.write_journal(journal).await?;
+    let _whole = step!("create snapshot");
+    written(inner, journal).await?;
     let mut evidence = prepare(inner, plan, progress).await?;
     let guard = guard(inner, plan).await?;
     journal.phase = Phase::Cutting;
-    inner.write_journal(journal).await?;
+    written(inner, journal).await?;
     progress.checkpoint()?;
 
     progress.step(20, "the members are being stopped");
@@ -111,7 +113,9 @@ async fn attempt(
         Ok(()) => true,
         Err(_) => release(inner, plan).await,
     };
+    let disarming = step!("disarm");
     let kept = dismiss(guard, all_run).await;
+    drop(disarming);
     outcome?;
     if !kept? {
         return Err(EngineError::new(
@@ -123,6 +127,11 @@ async fn attempt(
     progress.step(40, "guests run again; memory is being written");
     let memory = finish_saves(plan, progress).await?;
     commit(inner, plan, evidence, memory, report, journal, progress).await
+}
+
+async fn written(inner: &Inner, journal: &Journal) -> Result<(), EngineError> {
+    let _step = step!("journal");
+    inner.write_journal(journal).await
 }
 
 /// Ends a guard's watch; `true` if it was kept. Where someone does not run again,
@@ -144,6 +153,7 @@ async fn prepare(
     progress: &Progress,
 ) -> Result<Vec<Evidence>, EngineError> {
     progress.step(2, "overlays are being created");
+    let overlays = step!("create overlays");
     if let Some(memory) = plan
         .members
         .iter()
@@ -157,6 +167,7 @@ async fn prepare(
             })?;
     }
     each(&plan.members, |_, member| async move {
+        let _step = step!("create overlays", member.machine.name);
         for disk in &member.disks {
             let overlay = Overlay {
                 layer: disk.overlay.file(),
@@ -171,8 +182,10 @@ async fn prepare(
         Ok(())
     })
     .await?;
+    drop(overlays);
     progress.checkpoint()?;
     progress.step(10, "the members are being prepared");
+    let _step = step!("prepare");
     let evidence = each(&plan.members, |_, member| async move {
         member
             .prepare(plan.kind)
@@ -190,12 +203,16 @@ impl Member {
         let Some(live) = &self.live else {
             return Ok(evidence);
         };
+        let _step = step!("prepare", self.machine.name);
         live.open_overlays(&self.swaps()).await?;
         evidence.machine_type = live.machine_type().await?;
         if kind == SnapshotKind::Standard {
             evidence.save = Some(live.prepare_save(self.power).await?);
         }
-        live.flush().await?;
+        {
+            let _step = step!("flush", self.machine.name);
+            live.flush().await?;
+        }
         if live.power().await? != self.power {
             return Err(EngineError::state(
                 "its owner paused or resumed it while the snapshot was prepared; try again",
@@ -219,5 +236,6 @@ async fn guard(inner: &Inner, plan: &Plan) -> Result<Option<Box<dyn Guard>>, Eng
     if members.is_empty() {
         return Ok(None);
     }
+    let _step = step!("guard");
     Ok(Some(inner.hypervisor.guard(&members).await?))
 }

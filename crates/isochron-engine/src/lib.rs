@@ -31,6 +31,7 @@ pub mod model;
 pub mod ports;
 mod records;
 mod recovery;
+mod timeline;
 mod watch;
 
 pub use access::{Act, Audit, Caller, Operation, Role};
@@ -39,3 +40,4 @@ pub use error::{EngineError, ErrorKind};
 pub use events::{Change, Event};
 pub use machines::{DiskView, MachineView};
 pub use ports::{Clock, Guard, Hypervisor, LiveMachine, Store};
+pub use timeline::TIMELINE;

@@ -86,7 +86,7 @@ impl QemuHypervisor {
         process: &Arc<QemuProcess>,
     ) -> Result<Arc<LiveQemu>, HypervisorError> {
         let files = RunFiles::new(&self.config, id);
-        let qmp = Connection::open(&files.qmp(), self.config.answer)
+        let qmp = Connection::open(&files.qmp(), &definition.name, self.config.answer)
             .await
             .map_err(unreachable)?;
         let agent = definition.guest_agent.then(|| files.agent());
@@ -105,10 +105,11 @@ impl QemuHypervisor {
     async fn connect_attached(
         &self,
         id: MachineId,
+        name: &str,
         socket: &Path,
         agent: Option<&PathBuf>,
     ) -> Result<Option<Arc<LiveQemu>>, HypervisorError> {
-        let qmp = match Connection::open(socket, self.config.answer).await {
+        let qmp = match Connection::open(socket, name, self.config.answer).await {
             Err(error) if is_absence(&error) => return Ok(None),
             opened => opened.map_err(unreachable)?,
         };
@@ -134,7 +135,7 @@ impl QemuHypervisor {
         *slot = None;
         let live = match &machine.origin {
             Origin::Attached { qmp, guest_agent } => {
-                self.connect_attached(machine.id, qmp, guest_agent.as_ref())
+                self.connect_attached(machine.id, &machine.name, qmp, guest_agent.as_ref())
                     .await?
             }
             Origin::Launched => {

@@ -1,5 +1,6 @@
 //! `isochron bench ...`: measurements that judge as well.
 
+mod cut;
 mod oracle;
 mod summary;
 
@@ -10,6 +11,9 @@ use crate::exit::Failure;
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// Measure for how long guests stand still, beside the floor and scripts
+    #[command(after_help = cut::EXAMPLES)]
+    Cut(cut::CutOptions),
     /// Snapshot rings of guests under load, again and again, and have each judged
     #[command(after_help = oracle::EXAMPLES)]
     Oracle(oracle::OracleOptions),
@@ -18,6 +22,7 @@ pub enum Bench {
 /// Measures.
 pub fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
     match bench {
+        Bench::Cut(options) => cut::run(options, json),
         Bench::Oracle(options) => oracle::run(options, json),
     }
 }

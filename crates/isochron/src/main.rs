@@ -13,6 +13,7 @@ mod output;
 mod records;
 mod serve;
 mod stage;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -15,8 +15,8 @@ use isochron_api::listen::{Socket, serve_http};
 use isochron_cim::CimServer;
 use isochron_cimom::{Limits, ObjectManager};
 use isochron_cimxml::decode_embedded;
-use isochron_engine::Engine;
 use isochron_engine::ports::{Store, SystemClock};
+use isochron_engine::{Engine, TIMELINE};
 use isochron_hyperv::HypervServer;
 use isochron_qemu::{QemuConfig, QemuHypervisor};
 use isochron_store::SqliteStore;
@@ -24,12 +24,16 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Address, Config, Environment};
 use crate::exit::Failure;
 use crate::output;
 use crate::records::StoredRecords;
+use crate::trace::Recorder;
 
 /// For how long jobs that run are waited for at the end.
 const JOB_GRACE: Duration = Duration::from_secs(60);
@@ -42,6 +46,7 @@ Examples:
   isochron serve --config /etc/isochron/isochron.toml
   isochron serve --state /tmp/try --listen-socket /tmp/try.sock --listen-cimxml off
   isochron serve --print-config > isochron.toml
+  isochron serve --trace cuts.json        # open it in ui.perfetto.dev
 
 ISOCHRON_LOG sets what is logged: info (the default), debug, isochron_qemu=trace, ...")]
 pub struct ServeOptions {
@@ -57,6 +62,9 @@ pub struct ServeOptions {
     /// Address of the JSON API on HTTP; port 0 takes a free one; "off" for none
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_http: Option<Address>,
+    /// Write a timeline of every cut's steps and QMP commands, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print the configuration that results, and exit
     #[arg(long)]
     print_config: bool,
@@ -91,6 +99,7 @@ impl ServeOptions {
 pub fn run(options: ServeOptions, file: Option<&Path>) -> Result<(), Failure> {
     let mut config = Config::load(file, &Environment::of_process()).map_err(Failure::usage)?;
     let print = options.print_config;
+    let trace = options.trace.clone();
     options.apply_to(&mut config).map_err(Failure::usage)?;
     config.check().map_err(Failure::usage)?;
     if print {
@@ -103,14 +112,29 @@ pub fn run(options: ServeOptions, file: Option<&Path>) -> Result<(), Failure> {
                 Some(_) => Err(Failure::usage(format!("ISOCHRON_LOG: {error}"))),
             }
         })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_filter(filter)
+        .boxed();
+    let mut layers = vec![log];
+    let mut recorder = None;
+    if let Some(path) = trace {
+        let begun = Recorder::begin(&path);
+        let (begun, timeline) = begun
+            .map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))?;
+        let only = Targets::new().with_target(TIMELINE, LevelFilter::TRACE);
+        layers.push(timeline.with_filter(only).boxed());
+        recorder = Some(begun);
+    }
+    tracing_subscriber::registry().with(layers).init();
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
-    runtime.block_on(serve(config))
+    let served = runtime.block_on(serve(config));
+    if let Some(Err(error)) = recorder.map(Recorder::finish) {
+        eprintln!("isochron: the trace could not be written: {error}");
+    }
+    served
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 //! stage's directory in its environment (`ISOCHRON_STAGE`), and those are ended,
 //! each by a handle on that very process. Only [`Stage::keep`] leaves it standing.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -68,6 +69,15 @@ impl Stage {
     /// Makes the directory, in `parent` or where temporary files belong, and
     /// starts the daemon. Returns when it listens.
     pub async fn open(parent: Option<&Path>) -> Result<Self> {
+        Self::open_with(parent, "", &[]).await
+    }
+
+    /// The same with more of configuration and of arguments of the daemon.
+    pub async fn open_with(
+        parent: Option<&Path>,
+        configuration: &str,
+        arguments: &[OsString],
+    ) -> Result<Self> {
         let parent = match parent {
             Some(parent) => parent.to_owned(),
             None => scratch(),
@@ -80,8 +90,9 @@ impl Stage {
             .with_context(|| format!("no directory can be made in {}", parent.display()))?;
         let path = directory.path().canonicalize()?;
         let socket = path.join("api.sock");
-        std::fs::write(path.join("isochron.toml"), CONFIGURATION)?;
-        let daemon = start_daemon(&path)?;
+        let configuration = [CONFIGURATION, configuration].concat();
+        std::fs::write(path.join("isochron.toml"), configuration)?;
+        let daemon = start_daemon(&path, arguments)?;
         // From here on the directory and the daemon are the stage's to clear away.
         let mut stage = Self {
             client: Client::new(Server::Unix(socket)),
@@ -135,13 +146,18 @@ impl Stage {
     /// Builds a ring of guests, `NAME-0`, `NAME-1`, ..., starts them all and waits
     /// until the counter goes round.
     pub async fn ring(&self, kit: &Kit, name: &str, count: usize) -> Result<Ring> {
-        let directory = self.path.join(name);
-        std::fs::create_dir(&directory)?;
         let options = Options {
             name: name.to_owned(),
             count,
             ..Options::default()
         };
+        self.ring_of(kit, options).await
+    }
+
+    /// The same with these options.
+    pub async fn ring_of(&self, kit: &Kit, options: Options) -> Result<Ring> {
+        let directory = self.path.join(&options.name);
+        std::fs::create_dir(&directory)?;
         let ring = Ring::create(kit, &directory, &options)?;
         let mut starting = JoinSet::new();
         for member in &ring.members {
@@ -331,12 +347,13 @@ fn log(stage: &Path) -> PathBuf {
 
 /// Starts the daemon in a process group of its own, so that an interrupt from the
 /// terminal reaches only this process, which then ends it in order.
-fn start_daemon(stage: &Path) -> Result<Child> {
+fn start_daemon(stage: &Path, arguments: &[OsString]) -> Result<Child> {
     let output = File::create(log(stage))?;
     Command::new(std::env::current_exe()?)
         .arg("--config")
         .arg(stage.join("isochron.toml"))
         .arg("serve")
+        .args(arguments)
         .env(MARK, stage)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)

@@ -13,6 +13,7 @@ use crate::model::{
 };
 use crate::ports::{SaveMode, Stamp};
 use crate::records::{collection_key, journal_key, machine_key, snapshot_key};
+use crate::timeline::step;
 
 pub(super) fn report(plan: &Plan, evidence: &[Evidence]) -> Result<CutReport, EngineError> {
     let mut report = CutReport {
@@ -56,12 +57,14 @@ pub(super) async fn finish_saves(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<Vec<Option<MemoryState>>, EngineError> {
+    let _step = step!("memory");
     let share = std::sync::Mutex::new(vec![0_u8; plan.members.len()]);
     let share = &share;
     each(&plan.members, |index, member| async move {
         let (Some(live), Some(path)) = (&member.live, &member.memory) else {
             return Ok(None);
         };
+        let _step = step!("memory", member.machine.name);
         let told = move |percent: u8| {
             let Ok(mut share) = share.lock() else { return };
             share[index] = percent;
@@ -93,6 +96,7 @@ pub(super) async fn commit(
     progress: &Progress,
 ) -> Result<Job, EngineError> {
     progress.step(96, "the snapshot is being recorded");
+    let _step = step!("commit");
     let instant = report
         .members
         .iter()

@@ -12,6 +12,7 @@ use crate::engine::Inner;
 use crate::jobs::Progress;
 use crate::model::{Consistency, Power, SnapshotKind};
 use crate::ports::{Guard, HypervisorError, LiveMachine, SaveMode, Stamp};
+use crate::timeline::step;
 use crate::{EngineError, ErrorKind};
 
 /// Proof that every member stands: only this lets layers be exchanged.
@@ -45,6 +46,7 @@ pub(super) async fn stand_still(
     }
     // We give up ourselves before the guard would.
     let until = Instant::now() + deadlines.window.mul_f32(0.75);
+    let window = step!("window");
     let stopped = Stopped::stop(&plan.members, deadlines.stop, evidence).await?;
     let late = || {
         EngineError::new(
@@ -67,6 +69,7 @@ pub(super) async fn stand_still(
         }
     }
     stopped.resume(deadlines.stop, evidence).await?;
+    drop(window);
     if plan.consistency == Consistency::Application {
         let thawed = each(&plan.members, |_, member| member.thaw(deadlines.freeze)).await?;
         for ((member, evidence), thawed) in plan.members.iter().zip(evidence).zip(thawed) {
@@ -86,6 +89,7 @@ impl Member {
         let Some(live) = self.running() else {
             return Ok(0);
         };
+        let _step = step!("freeze", self.machine.name);
         let frozen = match timeout(limit, live.freeze(limit)).await {
             Ok(frozen) => frozen,
             Err(_) => Err(too_slow("freezing its file systems", limit)),
@@ -102,6 +106,7 @@ impl Member {
         let Some(live) = self.running() else {
             return Ok(0);
         };
+        let _step = step!("thaw", self.machine.name);
         thaw(live.as_ref(), limit)
             .await
             .map_err(|error| self.error(error))
@@ -115,10 +120,12 @@ impl<'a> Stopped<'a> {
         limit: Duration,
         evidence: &mut [Evidence],
     ) -> Result<Self, EngineError> {
+        let _step = step!("stop");
         let stamps = each(members, |_, member| async move {
             let Some(live) = member.running() else {
                 return Ok(None);
             };
+            let _step = step!("stop", member.machine.name);
             stop(live.as_ref(), limit)
                 .await
                 .map(Some)
@@ -133,7 +140,9 @@ impl<'a> Stopped<'a> {
 
     /// Exchanges the active layers of every member that has a process.
     async fn swap(&self) -> Result<(), EngineError> {
+        let _step = step!("swap");
         each(self.0, |_, member| async move {
+            let _step = step!("swap", member.machine.name);
             match &member.live {
                 Some(live) if !member.disks.is_empty() => live.swap(&member.swaps()).await,
                 _ => Ok(()),
@@ -151,6 +160,7 @@ impl<'a> Stopped<'a> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let wave = Semaphore::new(processors);
         let before: &[Evidence] = evidence;
+        let _step = step!("save");
         let saved = each(self.0, |index, member| {
             let wave = &wave;
             async move {
@@ -161,6 +171,7 @@ impl<'a> Stopped<'a> {
                 };
                 // The semaphore is never closed; without a permit we only arm more at once.
                 let _permit = wave.acquire().await.ok();
+                let _step = step!("save", member.machine.name);
                 let failed = match (live.save(file, mode).await, mode) {
                     (Ok(stamp), _) => return Ok((stamp, Some(mode.clone()))),
                     (Err(error), SaveMode::Plain(_)) => return Err(member.error(error)),
@@ -192,6 +203,7 @@ impl<'a> Stopped<'a> {
     /// Lets all members run that ran before and do not run yet.
     async fn resume(self, limit: Duration, evidence: &mut [Evidence]) -> Result<(), EngineError> {
         let before: &[Evidence] = evidence;
+        let _step = step!("resume");
         let stamps = each(self.0, |index, member| async move {
             if before[index].resumed.is_some() {
                 return Ok(before[index].resumed);
@@ -199,6 +211,7 @@ impl<'a> Stopped<'a> {
             let Some(live) = member.running() else {
                 return Ok(None);
             };
+            let _step = step!("resume", member.machine.name);
             resume(live.as_ref(), limit)
                 .await
                 .map(Some)

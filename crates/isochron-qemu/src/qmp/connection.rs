@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use isochron_engine::TIMELINE;
 use qapi::{Command, ErrorClass, qmp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -28,6 +29,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tracing::Span;
 
 use super::Features;
 use super::wire::{Lines, Message, parse};
@@ -55,6 +57,8 @@ struct Outgoing {
 }
 
 struct Shared {
+    /// The machine's name, for the timeline.
+    machine: String,
     /// Who awaits which answer; `Err` once the connection is of no use.
     pending: Mutex<Result<HashMap<u64, oneshot::Sender<Outcome>>, QmpError>>,
     pulse: watch::Sender<Pulse>,
@@ -81,6 +85,7 @@ impl Shared {
     fn take(&self, line: &[u8]) {
         let (id, outcome) = match parse(line) {
             Message::Event { name, stamp } => {
+                tracing::trace!(target: TIMELINE, machine = &*self.machine, event = &*name, stamp);
                 self.pulse.send_modify(|pulse| {
                     match &*name {
                         "STOP" => pulse.stop = stamp,
@@ -130,7 +135,7 @@ impl Connection {
     /// Connects and negotiates. `NotFound` and `ConnectionRefused` are the
     /// system's words for "no QEMU is there"; a socket that somebody else holds
     /// is a timeout, since a QMP socket serves one client at a time.
-    pub(crate) async fn open(path: &Path, answer: Duration) -> io::Result<Self> {
+    pub(crate) async fn open(path: &Path, machine: &str, answer: Duration) -> io::Result<Self> {
         let busy = || {
             io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -149,6 +154,7 @@ impl Connection {
         };
         let (greeted, greeting) = oneshot::channel();
         let shared = Arc::new(Shared {
+            machine: machine.to_owned(),
             pending: Mutex::new(Ok(HashMap::from([(GREETING, greeted)]))),
             pulse: watch::Sender::new(Pulse::default()),
         });
@@ -260,11 +266,19 @@ impl Connection {
     fn queue<C: Command>(&self, command: &C, descriptor: Option<OwnedFd>) -> Pending<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (waiter, outcome) = oneshot::channel();
+        let step = tracing::trace_span!(
+            target: TIMELINE,
+            parent: None,
+            "qmp",
+            machine = &*self.shared.machine,
+            command = C::NAME
+        );
         let refused = |why| Pending {
             connection: self,
             id,
             command: C::NAME,
             outcome: Err(why),
+            _step: Span::none(),
         };
         let line = match line(command, id) {
             Ok(line) => line,
@@ -282,6 +296,7 @@ impl Connection {
             id,
             command: C::NAME,
             outcome: Ok(outcome),
+            _step: step,
         }
     }
 }
@@ -300,6 +315,8 @@ pub(crate) struct Pending<'a> {
     id: u64,
     command: &'static str,
     outcome: Result<oneshot::Receiver<Outcome>, QmpError>,
+    /// On the timeline, until it is answered or not awaited any more.
+    _step: Span,
 }
 
 impl Pending<'_> {

@@ -38,15 +38,16 @@ struct Summary {
     create_us: Spread<u64>,
 }
 
+/// The middle and the worst of several values.
 #[derive(Debug, Serialize, PartialEq, Eq)]
-struct Spread<T> {
-    median: T,
-    worst: T,
+pub struct Spread<T> {
+    pub median: T,
+    pub worst: T,
 }
 
 impl<T: Copy + Ord> Spread<T> {
     /// Of values of which the largest is the worst; there must be one.
-    fn of(values: impl Iterator<Item = T>) -> Option<Self> {
+    pub fn of(values: impl Iterator<Item = T>) -> Option<Self> {
         let mut values: Vec<T> = values.collect();
         values.sort_unstable();
         Some(Self {

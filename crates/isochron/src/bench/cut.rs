@@ -1,0 +1,446 @@
+//! `isochron bench cut`: how much guests notice of a snapshot.
+//!
+//! Rings of real guests, idle or under load, are snapshotted; what counts is for
+//! how long each stood still and the group did not work, by QEMU's own stamps, and
+//! what the guests' users saw, from the host. Beside them, in the same run and with
+//! the same guests: the *floor*, one member alone with everything prepared, and
+//! what scripts reach. Times are never judged by themselves, only as ratios within
+//! one run; a snapshot that is no one instant fails the run.
+
+mod goals;
+mod monitor;
+mod plot;
+mod pulse;
+mod report;
+mod scripted;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use isochron_api::dto::{NewCollection, NewSnapshot, SnapshotKind};
+use isochron_lab::kit::Kit;
+use isochron_lab::ring::{Options as RingOptions, Ring};
+
+use crate::exit::Failure;
+use crate::judge::{self, Figures};
+use crate::stage::{self, Stage};
+use pulse::{Gaps, Pulses, now_us};
+use report::{Measured, Round};
+use scripted::{Member, Script, Way};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  isochron bench cut                                      # the whole matrix: an hour
+  isochron bench cut --members 1,8 --load ring --types recovery --page-cache clean
+  isochron bench cut --members 1,3,8 --plot cut.svg --json > cut.json
+  isochron bench cut --members 8 --rounds 3 --trace cut-trace.json
+
+It needs the guests that `make guest` prepares. Nothing else should run meanwhile.";
+
+/// Each quiet time is at least this long.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// After so long without a write a guest is given up.
+const WRITTEN: Duration = Duration::from_secs(60);
+
+/// For so long the page cache fills before a cut that is to find it dirty.
+const DIRTYING: Duration = Duration::from_secs(2);
+
+/// What all guests together write into the host's page cache, in MB/s.
+const DIRTY_MBPS: u32 = 64;
+
+/// Scripts are slow and vary little.
+const SCRIPTED_ROUNDS: u32 = 5;
+
+/// A busy host shows long pauses, not failures.
+const DEADLINES: &str = "\n[deadlines]\nstop = \"20s\"\nwindow = \"120s\"\n";
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub struct CutOptions {
+    /// Numbers of guests
+    #[arg(long, value_name = "COUNT,...", value_delimiter = ',',
+        default_values_t = [1, 3, 8, 16, 32], value_parser = clap::value_parser!(u8).range(1..=64))]
+    members: Vec<u8>,
+    /// What guests do
+    #[arg(long, value_name = "LOAD,...", value_enum, value_delimiter = ',',
+        default_values_t = [Load::Idle, Load::Ring])]
+    load: Vec<Load>,
+    /// Types of snapshots
+    #[arg(long, value_name = "TYPE,...", value_enum, value_delimiter = ',',
+        default_values_t = [Type::Recovery, Type::Standard])]
+    types: Vec<Type>,
+    /// Whether the host's page cache holds writes of the guests'
+    #[arg(long, value_name = "CACHE,...", value_enum, value_delimiter = ',',
+        default_values_t = [PageCache::Clean, PageCache::Dirty])]
+    page_cache: Vec<PageCache>,
+    /// Snapshots of every combination
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Memory of each guest in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(64..=65536))]
+    memory: u32,
+    /// Leave out what is measured without us: floor and scripts
+    #[arg(long)]
+    only_us: bool,
+    /// Draw the group's pause over the number of guests
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Write a timeline of every cut, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Where to make the temporary directory [default: TMPDIR, else /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// What guests do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+enum Load {
+    /// A write now and then
+    Idle,
+    /// A counter goes round and is written at every stop
+    Ring,
+}
+
+/// A type of snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Type {
+    /// Disks
+    Recovery,
+    /// Memory, devices and disks
+    Standard,
+}
+
+/// What the host's page cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+enum PageCache {
+    /// Nothing: disks are opened past it
+    Clean,
+    /// What guests wrote in the last seconds
+    Dirty,
+}
+
+impl Load {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Ring => "ring",
+        }
+    }
+}
+
+impl Type {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Recovery => "recovery",
+            Self::Standard => "standard",
+        }
+    }
+}
+
+impl PageCache {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Dirty => "dirty",
+        }
+    }
+}
+
+/// Measures, prints, and fails if a snapshot was no one instant.
+pub fn run(options: &CutOptions, json: bool) -> Result<(), Failure> {
+    let kit = Kit::load().map_err(Failure::usage)?;
+    for file in [&options.plot, &options.trace].into_iter().flatten() {
+        let file = std::path::absolute(file).map_err(Failure::usage)?;
+        if !file.parent().is_some_and(Path::is_dir) {
+            let directory = file.parent().unwrap_or(&file).display();
+            return Err(Failure::usage(format!("there is no directory {directory}")));
+        }
+    }
+    let measured = stage::perform(measure(options, &kit))?;
+    if let Some(file) = &options.plot {
+        plot::draw(&measured, file).map_err(|error| Failure::failed(format!("{error:#}")))?;
+    }
+    report::print(&measured, options.memory, json)?;
+    report::judge(&measured)
+}
+
+async fn measure(options: &CutOptions, kit: &Kit) -> Result<Vec<Measured>> {
+    let mut arguments = Vec::new();
+    if let Some(file) = &options.trace {
+        arguments = vec!["--trace".into(), std::path::absolute(file)?.into()];
+    }
+    let stage = Stage::open_with(options.dir.as_deref(), DEADLINES, &arguments).await?;
+    let mut sizes = options.members.clone();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let mut measured = Vec::new();
+    for &load in &options.load {
+        for &cache in &options.page_cache {
+            // The floor needs one guest that is alone, whatever was asked for.
+            let alone = !options.only_us && sizes.first() != Some(&1);
+            for &members in alone.then_some(&1).into_iter().chain(&sizes) {
+                let bench = Bench::open(&stage, kit, options, members, load, cache).await?;
+                if members == 1 && !options.only_us {
+                    measured.push(bench.scripted(Way::Floor, options.rounds).await?);
+                }
+                if sizes.contains(&members) {
+                    bench.all(options, &mut measured).await?;
+                }
+                bench.close().await?;
+            }
+        }
+    }
+    stage.close().await?;
+    Ok(measured)
+}
+
+/// Guests that run, and who watches them.
+struct Bench<'a> {
+    stage: &'a Stage,
+    ring: Ring,
+    directory: PathBuf,
+    pulses: Pulses,
+    scripted: Vec<Member>,
+    members: u8,
+    load: Load,
+    cache: PageCache,
+}
+
+impl<'a> Bench<'a> {
+    async fn open(
+        stage: &'a Stage,
+        kit: &Kit,
+        options: &CutOptions,
+        members: u8,
+        load: Load,
+        cache: PageCache,
+    ) -> Result<Self> {
+        eprintln!(
+            "bench: starting {members} guests ({}, page cache {})",
+            load.name(),
+            cache.name()
+        );
+        let dirty = cache == PageCache::Dirty;
+        let ring = stage
+            .ring_of(
+                kit,
+                RingOptions {
+                    name: "cut".to_owned(),
+                    count: members.into(),
+                    memory_mib: options.memory,
+                    cache: if dirty { "writeback" } else { "none" }.to_owned(),
+                    dirty_mbps: match dirty {
+                        true => (DIRTY_MBPS / u32::from(members)).clamp(1, 16),
+                        false => 0,
+                    },
+                    sync: !dirty,
+                    idle: load == Load::Idle,
+                    pulse: true,
+                    ..RingOptions::default()
+                },
+            )
+            .await?;
+        let mut scripted = Vec::new();
+        for member in &ring.members {
+            let name = member.definition.name.clone();
+            let id = stage.client.machine(&name).await?.id;
+            let socket = stage.path().join(format!("run/{id}/observe.sock"));
+            scripted.push(Member {
+                name,
+                socket,
+                direct: !dirty,
+            });
+        }
+        let new = NewCollection {
+            name: "cut".to_owned(),
+            id: None,
+            kind: Default::default(),
+            members: scripted.iter().map(|member| member.name.clone()).collect(),
+        };
+        stage.client.create_collection(&new).await?;
+        Ok(Self {
+            directory: stage.path().join("cut"),
+            pulses: Pulses::listen(&ring.pulses())?,
+            stage,
+            ring,
+            scripted,
+            members,
+            load,
+            cache,
+        })
+    }
+
+    /// Everything that was asked for of these guests.
+    async fn all(&self, options: &CutOptions, measured: &mut Vec<Measured>) -> Result<()> {
+        for &kind in &options.types {
+            let mut rounds = Vec::new();
+            // The first is not counted: whatever is done once is done in it.
+            for number in 0..=options.rounds {
+                let round = self.cut(kind).await.with_context(|| {
+                    format!("{} guests, {}, round {number}", self.members, kind.name())
+                })?;
+                if number > 0 {
+                    rounds.push(round);
+                }
+            }
+            measured.push(self.measured("isochron", kind.name(), rounds));
+            if options.only_us {
+                continue;
+            }
+            let ways: &[Way] = match kind {
+                Type::Recovery => &[Way::Loop, Way::Threads],
+                Type::Standard => &[Way::StoppedSave],
+            };
+            for &way in ways {
+                let rounds = options.rounds.min(SCRIPTED_ROUNDS);
+                measured.push(self.scripted(way, rounds).await?);
+            }
+        }
+        Ok(())
+    }
+
+    fn measured(&self, how: &'static str, kind: &'static str, rounds: Vec<Round>) -> Measured {
+        eprintln!(
+            "bench: {} guests, {}, page cache {}, {kind}, {how}: {} rounds",
+            self.members,
+            self.load.name(),
+            self.cache.name(),
+            rounds.len()
+        );
+        Measured {
+            members: self.members,
+            load: self.load.name(),
+            page_cache: self.cache.name(),
+            kind,
+            how,
+            rounds,
+        }
+    }
+
+    async fn cut(&self, kind: Type) -> Result<Round> {
+        let new = NewSnapshot {
+            collection: "cut".to_owned(),
+            name: None,
+            kind: match kind {
+                Type::Recovery => SnapshotKind::Recovery,
+                Type::Standard => SnapshotKind::Standard,
+            },
+            consistency: None,
+            ignore_excluded_disks: false,
+            id: None,
+        };
+        let mut snapshot = None;
+        let round = self
+            .watched(async {
+                let job = self.stage.client.create_snapshot(&new).await?;
+                let job = self.stage.completed(job).await.context("the snapshot")?;
+                let id = job.snapshot_id.context("the job names no snapshot")?;
+                let taken = self.stage.snapshot(&id.to_string()).await?;
+                let stands = judge::stands_of(std::slice::from_ref(&taken))?;
+                ensure!(
+                    stands.len() == usize::from(self.members),
+                    "the cut report names {} of {} members",
+                    stands.len(),
+                    self.members
+                );
+                snapshot = Some(id);
+                Figures::of(&stands).context("no member ran")
+            })
+            .await?;
+        if let Some(id) = snapshot {
+            let job = self.stage.client.destroy_snapshot(&id.to_string()).await?;
+            self.stage.completed(job).await.context("destroying it")?;
+        }
+        Ok(round)
+    }
+
+    async fn scripted(&self, way: Way, rounds: u32) -> Result<Measured> {
+        let mut all = Vec::new();
+        for number in 0..=rounds {
+            // It blocks this thread, which has nothing else to do.
+            let prepare = || Script::prepare(way, &self.scripted, &self.directory);
+            let script = tokio::task::block_in_place(prepare)?;
+            let mut done = None;
+            let round = self
+                .watched(async {
+                    let performed = tokio::task::block_in_place(|| script.perform())?;
+                    Figures::of(&done.insert(performed).stands).context("no member ran")
+                })
+                .await
+                .with_context(|| format!("{} guests, {}", self.members, way.name()))?;
+            if let Some(done) = done {
+                tokio::task::block_in_place(|| done.undo())?;
+            }
+            if number > 0 {
+                all.push(round);
+            }
+        }
+        let kind = match way {
+            Way::StoppedSave => "standard",
+            _ => "recovery",
+        };
+        Ok(self.measured(way.name(), kind, all))
+    }
+
+    /// Does something while the guests' writes are watched, after a quiet time in
+    /// which they were watched too.
+    async fn watched(&self, work: impl Future<Output = Result<Figures>>) -> Result<Round> {
+        let quiet = match self.cache {
+            PageCache::Clean => QUIET,
+            PageCache::Dirty => DIRTYING,
+        };
+        self.pulses.clear();
+        let before = now_us();
+        tokio::time::sleep(quiet).await;
+        self.written_since(before).await?;
+        let (from, began) = (now_us(), Instant::now());
+        let usual = self.pulses.gaps(before, from);
+        let figures = work.await?;
+        let create = began.elapsed();
+        let to = now_us();
+        self.written_since(to).await?;
+        let gaps = self.pulses.gaps(from, to);
+        let (usual, gaps) = usual.zip(gaps).context("a guest wrote nothing")?;
+        let Gaps { longest_us, .. } = gaps;
+        Ok(Round {
+            figures,
+            create,
+            gap_us: longest_us,
+            usual_us: usual.median_us,
+            usual_longest_us: usual.longest_us,
+        })
+    }
+
+    /// Waits until every member has written again.
+    async fn written_since(&self, since_us: u64) -> Result<()> {
+        let began = Instant::now();
+        while !self.pulses.all_since(since_us) {
+            ensure!(
+                began.elapsed() < WRITTEN,
+                "a guest does not tell of its writes any more; if none ever did, their image is \
+                 old: make guest"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the guests and clears away what they were on.
+    async fn close(self) -> Result<()> {
+        drop(self.pulses);
+        let client = &self.stage.client;
+        client.destroy_collection("cut").await?;
+        for member in &self.ring.members {
+            let name = &member.definition.name;
+            client.kill_machine(name).await?;
+            client.undefine_machine(name).await?;
+        }
+        std::fs::remove_dir_all(&self.directory)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! `isochron bench cut` in short form, on real guests: its form, and what must hold
+//! whatever the times are. None is asserted here.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A short directory: below it are unix sockets.
+fn directory() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("b")
+        .rand_bytes(5)
+        .tempdir_in("/var/tmp")
+        .unwrap()
+}
+
+fn bench(temporary: &TempDir, arguments: &str) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
+        .args(["bench", "cut", "--json"])
+        .args(arguments.split(' '))
+        .env("TMPDIR", temporary.path())
+        .current_dir(temporary)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = directory.read_dir().unwrap().flatten();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn at(value: &Value, path: &str) -> i64 {
+    value.pointer(path).and_then(Value::as_i64).unwrap()
+}
+
+#[test]
+fn a_cut_is_measured_beside_floor_and_scripts() {
+    let temporary = directory();
+    let found = bench(
+        &temporary,
+        "--members 1,2 --load ring --page-cache clean --rounds 2 --memory 128 \
+         --plot plot.svg --trace trace.json",
+    );
+    let combinations = found["combinations"].as_array().unwrap();
+    let of = |how: &str, kind: &str, members: u8| {
+        let mut all = combinations.iter().filter(|found| {
+            (&found["how"], &found["type"], &found["members"])
+                == (&how.into(), &kind.into(), &members.into())
+        });
+        all.next()
+            .unwrap_or_else(|| panic!("{how} {kind} {members}"))
+    };
+    for members in [1, 2] {
+        for kind in ["recovery", "standard"] {
+            let ours = of("isochron", kind, members);
+            assert_eq!((at(ours, "/rounds"), at(ours, "/without_window")), (2, 0));
+            assert!(at(ours, "/common_window_us/worst") >= 0, "{ours}");
+            let (pause, group) = (
+                at(ours, "/pause_us/worst"),
+                at(ours, "/group_pause_us/worst"),
+            );
+            assert!(pause > 0 && group >= pause, "{ours}");
+            // A stopped guest writes nothing: who watches it sees that, too.
+            assert!(at(ours, "/gap_us/worst") >= pause, "{ours}");
+            assert!(at(ours, "/create_us/median") > at(ours, "/group_pause_us/median"));
+        }
+        for (how, kind) in [
+            ("loop", "recovery"),
+            ("threads", "recovery"),
+            ("stopped-save", "standard"),
+        ] {
+            assert!(at(of(how, kind, members), "/group_pause_us/median") > 0);
+        }
+    }
+    assert!(at(of("floor", "recovery", 1), "/pause_us/median") > 0);
+    assert_eq!(combinations.len(), 11);
+    assert!(found["goals"].as_array().unwrap().is_empty(), "not of two");
+
+    let plot = std::fs::read_to_string(temporary.path().join("plot.svg")).unwrap();
+    assert!(
+        plot.starts_with("<svg") && plot.contains("isochron, recovery"),
+        "{plot}"
+    );
+    let trace = std::fs::read(temporary.path().join("trace.json")).unwrap();
+    a_cut_is_on_the_timeline(&serde_json::from_slice(&trace).unwrap());
+    assert_eq!(files(temporary.path()), ["plot.svg", "trace.json"]);
+}
+
+/// The last cut of a trace, of two guests with memory: the engine's steps in their
+/// order, and in each machine's window nothing but what a window is for.
+fn a_cut_is_on_the_timeline(trace: &Value) {
+    let events = trace["traceEvents"].as_array().unwrap();
+    let process = |name: &str| {
+        let named = events
+            .iter()
+            .find(|event| event["name"] == "process_name" && event["args"]["name"] == name);
+        named.unwrap_or_else(|| panic!("{name} is not there"))["pid"].clone()
+    };
+    // Begin and end of the last one of that name.
+    let last = |process: &Value, kind: &str, name: &str| {
+        let all = events
+            .iter()
+            .filter(|e| &e["pid"] == process && e["cat"] == kind && e["name"] == name);
+        let times = all.map(|event| {
+            let began = event["ts"].as_f64().unwrap();
+            (began, began + event["dur"].as_f64().unwrap_or(0.0))
+        });
+        times.max_by(|a, b| a.0.total_cmp(&b.0))
+    };
+    let engine = process("engine");
+    let step = |name| last(&engine, "steps", name).unwrap_or_else(|| panic!("no step {name}"));
+    let (whole, window) = (step("create snapshot"), step("window"));
+    let order = [
+        "create overlays",
+        "prepare",
+        "guard",
+        "window",
+        "disarm",
+        "memory",
+        "commit",
+    ];
+    for pair in order.windows(2) {
+        assert!(step(pair[0]).1 <= step(pair[1]).0, "{pair:?}");
+        assert!(
+            whole.0 <= step(pair[0]).0 && step(pair[1]).1 <= whole.1,
+            "{pair:?}"
+        );
+    }
+    let mut stops = Vec::new();
+    let mut resumes = Vec::new();
+    for machine in ["cut-0", "cut-1"] {
+        let machine = process(machine);
+        let command = |name| last(&machine, "QMP", name).unwrap();
+        let event = |name| last(&machine, "events", name).unwrap().0;
+        let (stop, transaction, migrate) =
+            (command("stop"), command("transaction"), command("migrate"));
+        assert!(
+            window.0 <= stop.0 && stop.1 <= transaction.0,
+            "stop, then swap"
+        );
+        assert!(transaction.1 <= migrate.0, "swap, then memory");
+        assert!(command("blockdev-add").1 <= window.0, "opened beforehand");
+        assert!(
+            (stop.0..=stop.1).contains(&event("STOP")),
+            "QEMU's own word"
+        );
+        stops.push(event("STOP"));
+        resumes.push(event("RESUME"));
+    }
+    let last_stop = stops.into_iter().fold(0.0, f64::max);
+    assert!(resumes.iter().all(|resume| *resume >= last_stop));
+}
+
+#[test]
+fn idle_guests_and_a_dirty_page_cache_are_measured() {
+    let temporary = directory();
+    let found = bench(
+        &temporary,
+        "--members 2 --load idle --types recovery --page-cache dirty --rounds 1 --memory 128 \
+         --only-us",
+    );
+    let combinations = found["combinations"].as_array().unwrap();
+    assert_eq!(combinations.len(), 1);
+    assert_eq!(at(&combinations[0], "/without_window"), 0);
+    assert_eq!(
+        (&combinations[0]["load"], &combinations[0]["page_cache"]),
+        (&"idle".into(), &"dirty".into())
+    );
+    assert_eq!(files(temporary.path()), [""; 0]);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_at_once() {
+    let temporary = directory();
+    for arguments in [
+        "--members 0",
+        "--load heavy",
+        "--rounds 0",
+        "--plot no/such/plot.svg",
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
+            .args(["bench", "cut"])
+            .args(arguments.split(' '))
+            .current_dir(&temporary)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+    }
+}
