@@ -63,6 +63,7 @@ fn resources() -> OpenApiRouter<Engine> {
         .routes(routes!(machines::stop))
         .routes(routes!(machines::pause))
         .routes(routes!(machines::resume))
+        .routes(routes!(machines::save))
         .routes(routes!(collections::list, collections::create))
         .routes(routes!(
             collections::show,

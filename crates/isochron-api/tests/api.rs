@@ -170,6 +170,7 @@ async fn a_machine_from_definition_to_oblivion() {
 
     let renamed = MachineChange {
         name: Some("a web/server?".to_owned()),
+        notes: None,
     };
     client.change_machine("web", &renamed).await.unwrap();
     // A name that a path has to escape.

@@ -86,6 +86,7 @@ fn snapshot() -> Snapshot {
             member(20, None),
         ],
         cut,
+        notes: String::new(),
     }
 }
 

@@ -29,8 +29,8 @@ use crate::jobs::Progress;
 use crate::journal::{Journal, JournalMember, Operation, Phase};
 use crate::layers::{chain, collect};
 use crate::model::{
-    Affected, Collection, Job, Layer, Machine, MemberSnapshot, Power, Snapshot, SnapshotId,
-    SnapshotKind,
+    Affected, Collection, Job, Layer, Machine, MachineId, MemberSnapshot, Power, SavedState,
+    Snapshot, SnapshotId, SnapshotKind,
 };
 use crate::ports::{Guarded, LiveMachine, Overlay, Start};
 use crate::records::{collection_key, journal_key, machine_key};
@@ -47,6 +47,8 @@ const SAVING: Duration = Duration::from_secs(600);
 pub(crate) struct Plan {
     pub(crate) snapshot: Snapshot,
     members: Vec<Member>,
+    /// All members are returned, not one.
+    whole: bool,
     pass: Pass,
 }
 
@@ -72,19 +74,33 @@ impl Member {
     }
 }
 
-/// Checks that a snapshot can be applied; touches nothing.
-pub(crate) async fn plan(inner: &Inner, id: SnapshotId) -> Result<Plan, EngineError> {
+/// Checks that a snapshot can be applied, to all members or to one; touches nothing.
+pub(crate) async fn plan(
+    inner: &Inner,
+    id: SnapshotId,
+    only: Option<MachineId>,
+) -> Result<Plan, EngineError> {
     let snapshot = inner.snapshot(id).await?;
     let pass = inner.enter_snapshot("a snapshot is being applied", &snapshot)?;
     let snapshot = inner.snapshot(id).await?; // it may have gone before the pass was got
     let mut members = Vec::with_capacity(snapshot.members.len());
-    for saved in &snapshot.members {
+    let wanted = |saved: &&MemberSnapshot| only.is_none_or(|only| saved.machine == only);
+    for saved in snapshot.members.iter().filter(wanted) {
         let member = Member::plan(inner, &snapshot, saved)
             .await
             .map_err(|error| error.of(format!("member {}", saved.machine_name)))?;
         members.push(member);
     }
+    if let Some(only) = only
+        && members.is_empty()
+    {
+        return Err(EngineError::not_found(format!(
+            "machine {only} is no member of snapshot {}",
+            snapshot.name
+        )));
+    }
     Ok(Plan {
+        whole: members.len() == snapshot.members.len(),
         snapshot,
         members,
         pass,
@@ -108,7 +124,7 @@ impl Member {
         let live = inner.hypervisor.live(&machine).await?;
         let power = match &live {
             Some(live) => live.power().await?,
-            None => Power::Off,
+            None => machine.power(None).await?,
         };
         let machine_type = match &live {
             Some(live) => live.machine_type().await?,
@@ -140,7 +156,10 @@ impl Member {
             )));
         }
         let (comes_up, runs) = match snapshot.kind {
-            SnapshotKind::Standard => (saved.power != Power::Off, saved.power == Power::Running),
+            SnapshotKind::Standard => (
+                matches!(saved.power, Power::Running | Power::Paused),
+                saved.power == Power::Running,
+            ),
             SnapshotKind::Recovery => (power == Power::Running, power == Power::Running),
         };
         let rescue = live.is_some().then(|| inner.rescue_file());
@@ -167,7 +186,26 @@ impl Member {
         }
         machine.current = Some(id);
         machine.last_applied = Some(id);
+        // What was saved is given up before; a snapshot of a saved machine has it.
+        if let (Power::Saved, Some(memory)) = (self.saved.power, &self.saved.memory) {
+            machine.saved = Some(SavedState {
+                memory: memory.clone(),
+                machine_type: self.saved.machine_type.clone(),
+            });
+        }
         machine
+    }
+
+    /// What the machine does after the apply.
+    fn power_after(&self) -> Power {
+        match (self.comes_up, self.runs) {
+            (true, true) => Power::Running,
+            (true, false) => Power::Paused,
+            (false, _) if self.saved.power == Power::Saved && self.saved.memory.is_some() => {
+                Power::Saved
+            }
+            (false, _) => Power::Off,
+        }
     }
 }
 
@@ -365,10 +403,15 @@ async fn commit(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(),
     let id = plan.snapshot.id;
     let mut transaction = inner.records.begin().await;
     for member in &plan.members {
-        let machine: Machine = transaction.require(&machine_key(member.machine.id)).await?;
+        let mut machine: Machine = transaction.require(&machine_key(member.machine.id)).await?;
         for overlay in &member.overlays {
             transaction.put(overlay)?;
         }
+        inner.give_up_saved(&mut transaction, &mut machine).await?;
+        inner.note(&mut transaction, machine.id, Power::Off).await?;
+        inner
+            .note(&mut transaction, machine.id, member.power_after())
+            .await?;
         transaction.put(&member.applied(machine, id))?;
         if let Some(rescue) = &member.rescue {
             transaction.discard(rescue)?;
@@ -376,7 +419,9 @@ async fn commit(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(),
         transaction.needs_collecting(member.machine.id)?;
     }
     let key = collection_key(plan.snapshot.collection);
-    if let Some(mut collection) = transaction.get::<Collection>(&key).await? {
+    if plan.whole
+        && let Some(mut collection) = transaction.get::<Collection>(&key).await?
+    {
         collection.current = Some(id);
         transaction.put(&collection)?;
     }

@@ -55,9 +55,13 @@ impl Engine {
             created_at: self.inner.clock.now(),
         };
         let mut transaction = self.inner.records.begin().await;
-        if transaction.exists(&collection_key(collection.id)).await? {
+        // A machine is a collection of one, of the same identifier.
+        let machine = machine_key(MachineId(collection.id.0));
+        if transaction.exists(&collection_key(collection.id)).await?
+            || transaction.exists(&machine).await?
+        {
             return Err(exists(format!(
-                "a collection {} exists already",
+                "the identifier {} is in use already",
                 collection.id
             )));
         }

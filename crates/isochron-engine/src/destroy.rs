@@ -1,9 +1,11 @@
 //! Destroy: a snapshot's record goes first and at once; then its layers are
-//! merged while guests run, and its files deleted.
+//! merged while guests run, and its files deleted. A tree of a single machine's
+//! snapshots goes the same way, in one transaction.
 //!
 //! It cannot be taken back, only forward: what a failure leaves undone is done at
 //! the next occasion, and until then costs space and nothing else.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::EngineError;
@@ -11,13 +13,28 @@ use crate::engine::Inner;
 use crate::gate::Pass;
 use crate::jobs::Progress;
 use crate::layers::collect;
-use crate::model::{Affected, Collection, Machine, MemberSnapshot, Snapshot, SnapshotId};
+use crate::model::{
+    Affected, Collection, CollectionId, Machine, MachineId, MemberSnapshotId, Snapshot, SnapshotId,
+};
 use crate::records::{collection_key, machine_key, snapshot_key};
 
 /// A checked request.
 pub(crate) struct Plan {
-    pub(crate) snapshot: Snapshot,
+    /// What is destroyed: the first, and what grew from it.
+    snapshots: Vec<Snapshot>,
     pass: Pass,
+}
+
+impl Plan {
+    /// The snapshot that was asked for.
+    pub(crate) fn root(&self) -> &Snapshot {
+        &self.snapshots[0]
+    }
+
+    fn machines(&self) -> BTreeSet<MachineId> {
+        let members = self.snapshots.iter().flat_map(|s| &s.members);
+        members.map(|member| member.machine).collect()
+    }
 }
 
 /// Checks that a snapshot can be destroyed; touches nothing.
@@ -33,49 +50,77 @@ pub(crate) async fn plan(inner: &Inner, id: SnapshotId) -> Result<Plan, EngineEr
             live.power().await.map_err(describe)?;
         }
     }
-    Ok(Plan { snapshot, pass })
+    Ok(Plan {
+        snapshots: vec![snapshot],
+        pass,
+    })
 }
 
-/// Destroys the snapshot.
+/// Checks that a single machine's snapshot can be destroyed with all that grew
+/// from it; touches nothing.
+pub(crate) async fn plan_tree(inner: &Inner, id: SnapshotId) -> Result<Plan, EngineError> {
+    let mut plan = plan(inner, id).await?;
+    let all: Vec<Snapshot> = inner.records.list().await?;
+    let mut next = 0;
+    while let Some(snapshot) = plan.snapshots.get(next) {
+        if snapshot.of_machine().is_none() {
+            return Err(EngineError::state(format!(
+                "{} ({}) is a snapshot of the collection {}; destroy that one first",
+                snapshot.name, snapshot.id, snapshot.collection_name
+            )));
+        }
+        let parents: Vec<_> = snapshot.members.iter().map(|m| Some(m.id)).collect();
+        let grew = |s: &&Snapshot| s.members.iter().any(|m| parents.contains(&m.parent));
+        let children: Vec<_> = all.iter().filter(grew).cloned().collect();
+        plan.snapshots.extend(children);
+        next += 1;
+    }
+    Ok(plan)
+}
+
+/// Destroys the snapshots.
 pub(crate) async fn run(inner: &Arc<Inner>, plan: Plan, progress: &Progress) {
-    let snapshot = &plan.snapshot;
-    let error = attempt(inner, snapshot, progress).await.err();
+    let (collection, machines) = (plan.root().collection, plan.machines());
+    let error = attempt(inner, &plan, progress).await.err();
     drop(plan.pass);
     if let Some(error) = &error {
-        tracing::warn!(snapshot = %snapshot.id, %error, "destroying left something to do");
-        inner.collect_later(snapshot.members.iter().map(|member| member.machine));
+        tracing::warn!(job = %progress.id(), %error, "destroying left something to do");
+        inner.collect_later(machines);
     }
-    progress
-        .finish(
-            &inner.records,
-            Some(Affected::Collection(snapshot.collection)),
-            error,
-        )
-        .await;
+    let affected = inner.affected_by_destroying(collection).await;
+    progress.finish(&inner.records, Some(affected), error).await;
 }
 
-async fn attempt(
-    inner: &Inner,
-    snapshot: &Snapshot,
-    progress: &Progress,
-) -> Result<(), EngineError> {
-    if let Err(error) = forget(inner, snapshot).await {
+impl Inner {
+    /// What a destroyed snapshot was taken of.
+    async fn affected_by_destroying(&self, collection: CollectionId) -> Affected {
+        match self.collection_or_machine(collection).await {
+            Ok(found) if found.machines == [MachineId(collection.0)] => {
+                Affected::Machine(MachineId(collection.0))
+            }
+            _ => Affected::Collection(collection),
+        }
+    }
+}
+
+async fn attempt(inner: &Inner, plan: &Plan, progress: &Progress) -> Result<(), EngineError> {
+    if let Err(error) = forget(inner, &plan.snapshots).await {
         // The store may have failed after it wrote: what it says now holds.
-        let key = snapshot_key(snapshot.id);
+        let key = snapshot_key(plan.root().id);
         match inner.records.get::<Snapshot>(&key).await {
             Ok(None) => {}
             _ => return Err(error),
         }
     }
-    let members = snapshot.members.len().max(1);
+    let machines = plan.machines();
     let mut first = None;
-    for (index, member) in snapshot.members.iter().enumerate() {
+    for (index, machine) in machines.iter().enumerate() {
         let told = |percent: u8| {
-            let percent = (index * 100 + usize::from(percent)) / members;
+            let percent = (index * 100 + usize::from(percent)) / machines.len();
             progress.step(percent.try_into().unwrap_or(99), "layers are being merged");
         };
         told(0);
-        if let Err(error) = collect(inner, member.machine, &told).await {
+        if let Err(error) = collect(inner, *machine, &told).await {
             first.get_or_insert(error.of(
                 "the snapshot is destroyed, but its layers are not all merged yet; this is tried \
                  again",
@@ -83,63 +128,88 @@ async fn attempt(
         }
     }
     inner.empty_trash().await;
-    inner.remove_memory_directory(snapshot.id).await;
+    for snapshot in &plan.snapshots {
+        inner.remove_memory_directory(snapshot.id).await;
+    }
     first.map_or(Ok(()), Err)
 }
 
-/// Takes the snapshot out of all records that name it.
-async fn forget(inner: &Inner, snapshot: &Snapshot) -> Result<(), EngineError> {
+/// What the snapshots that go leave behind them.
+struct Gone<'a>(&'a [Snapshot]);
+
+impl Gone<'_> {
+    /// The snapshot that stays, from which one that goes grew.
+    fn snapshot(&self, mut id: Option<SnapshotId>) -> Option<SnapshotId> {
+        while let Some(gone) = self.0.iter().find(|gone| Some(gone.id) == id) {
+            id = gone.parent;
+        }
+        id
+    }
+
+    /// The same for a member's part.
+    fn member(&self, mut id: Option<MemberSnapshotId>) -> Option<MemberSnapshotId> {
+        let members = || self.0.iter().flat_map(|gone| &gone.members);
+        while let Some(gone) = members().find(|gone| Some(gone.id) == id) {
+            id = gone.parent;
+        }
+        id
+    }
+
+    fn holds(&self, id: Option<SnapshotId>) -> bool {
+        self.0.iter().any(|gone| Some(gone.id) == id)
+    }
+}
+
+/// Takes the snapshots out of all records that name them.
+async fn forget(inner: &Inner, snapshots: &[Snapshot]) -> Result<(), EngineError> {
+    let gone = Gone(snapshots);
     // Begun first: others change snapshots too.
     let mut transaction = inner.records.begin().await;
-    let snapshots: Vec<Snapshot> = inner.records.list().await?;
-    // A machine may have stood on a snapshot of another collection before.
-    let grew_from = |member: &MemberSnapshot| {
-        let holds = |s: &&Snapshot| s.members.iter().any(|m| Some(m.id) == member.parent);
-        snapshots.iter().find(holds).map(|s| s.id)
-    };
-    for mut child in snapshots.iter().cloned() {
-        let mut changed = false;
-        if child.parent == Some(snapshot.id) {
-            child.parent = snapshot.parent;
-            changed = true;
-        }
+    let all: Vec<Snapshot> = inner.records.list().await?;
+    for mut child in all.iter().cloned() {
+        let before = child.clone();
+        child.parent = gone.snapshot(child.parent);
         for member in &mut child.members {
-            let gone = snapshot
-                .members
-                .iter()
-                .find(|gone| Some(gone.id) == member.parent);
-            if let Some(gone) = gone {
-                member.parent = gone.parent;
-                changed = true;
-            }
+            member.parent = gone.member(member.parent);
         }
-        if changed && child.id != snapshot.id {
+        if child != before && !gone.holds(Some(child.id)) {
             transaction.put(&child)?;
         }
     }
-    let collection: Option<Collection> = transaction
-        .get(&collection_key(snapshot.collection))
-        .await?;
-    if let Some(mut collection) = collection
-        && collection.current == Some(snapshot.id)
-    {
-        collection.current = snapshot.parent;
-        transaction.put(&collection)?;
+    for snapshot in snapshots {
+        let key = collection_key(snapshot.collection);
+        let collection: Option<Collection> = transaction.get(&key).await?;
+        if let Some(mut collection) = collection
+            && gone.holds(collection.current)
+        {
+            collection.current = gone.snapshot(collection.current);
+            transaction.put(&collection)?;
+        }
+        for member in &snapshot.members {
+            let mut machine: Machine = transaction.require(&machine_key(member.machine)).await?;
+            if gone.holds(machine.current) {
+                // A machine may have stood on a snapshot of another collection before.
+                let stood = snapshots.iter().find(|s| Some(s.id) == machine.current);
+                let part = stood.and_then(|s| s.members.iter().find(|m| m.machine == machine.id));
+                let parent = part.and_then(|part| gone.member(Some(part.id)));
+                let holds = |s: &&Snapshot| s.members.iter().any(|m| Some(m.id) == parent);
+                machine.current = all.iter().find(holds).map(|s| s.id);
+            }
+            if gone.holds(machine.last_applied) {
+                machine.last_applied = None;
+            }
+            transaction.put(&machine)?;
+            transaction.needs_collecting(member.machine)?;
+            if let Some(memory) = &member.memory {
+                let machine: Option<Machine> =
+                    transaction.get(&machine_key(member.machine)).await?;
+                let saved = machine.and_then(|machine| machine.saved);
+                if saved.is_none_or(|saved| saved.memory != *memory) {
+                    transaction.discard(&memory.path)?;
+                }
+            }
+        }
+        transaction.delete(snapshot_key(snapshot.id));
     }
-    for member in &snapshot.members {
-        let mut machine: Machine = transaction.require(&machine_key(member.machine)).await?;
-        if machine.current == Some(snapshot.id) {
-            machine.current = grew_from(member);
-        }
-        if machine.last_applied == Some(snapshot.id) {
-            machine.last_applied = None;
-        }
-        transaction.put(&machine)?;
-        transaction.needs_collecting(member.machine)?;
-        if let Some(memory) = &member.memory {
-            transaction.discard(&memory.path)?;
-        }
-    }
-    transaction.delete(snapshot_key(snapshot.id));
     transaction.commit().await
 }

@@ -18,7 +18,9 @@ use crate::model::{
 };
 use crate::records::{Records, collection_key, machine_key, snapshot_key};
 use crate::watch::Powers;
-use crate::{Clock, EngineError, Event, Hypervisor, Store, apply, cut, destroy, recovery};
+use crate::{
+    Clock, EngineError, ErrorKind, Event, Hypervisor, Store, apply, cut, destroy, recovery,
+};
 
 /// How the engine behaves.
 #[derive(Clone, Debug)]
@@ -73,7 +75,7 @@ impl Default for Deadlines {
 /// A request for a snapshot of a collection.
 #[derive(Clone, Debug)]
 pub struct CreateSnapshot {
-    /// Of which collection.
+    /// Of which collection; or, by its identifier, of which single machine.
     pub collection: CollectionId,
     /// The new snapshot's identifier; chosen where absent. One that is in use is
     /// `InvalidParameter`.
@@ -214,13 +216,43 @@ impl Engine {
         owner: Option<String>,
     ) -> Result<Started, EngineError> {
         let target = self.snapshot_target(id).await;
-        self.perform(Operation::ApplySnapshot, target, self.apply(id, owner))
-            .await
+        let apply = async {
+            self.apply(apply::plan(&self.inner, id, None).await?, owner)
+                .await
+        };
+        self.perform(Operation::ApplySnapshot, target, apply).await
     }
 
-    async fn apply(&self, id: SnapshotId, owner: Option<String>) -> Result<Started, EngineError> {
+    /// Returns one member of a snapshot to it, and leaves the others where they are.
+    ///
+    /// # Errors
+    /// As [`apply_snapshot`](Self::apply_snapshot); `NotFound` also where the
+    /// machine is no member.
+    pub async fn apply_snapshot_to(
+        &self,
+        id: SnapshotId,
+        machine: MachineId,
+        owner: Option<String>,
+    ) -> Result<Started, EngineError> {
+        let target = format!(
+            "{} for {}",
+            self.snapshot_target(id).await,
+            self.machine_target(machine).await
+        );
+        let apply = async {
+            let plan = apply::plan(&self.inner, id, Some(machine)).await?;
+            self.apply(plan, owner).await
+        };
+        self.perform(Operation::ApplySnapshot, target, apply).await
+    }
+
+    async fn apply(
+        &self,
+        plan: apply::Plan,
+        owner: Option<String>,
+    ) -> Result<Started, EngineError> {
         let inner = &self.inner;
-        let plan = apply::plan(inner, id).await?;
+        let id = plan.snapshot.id;
         let progress = inner
             .begin_job(NewJob {
                 kind: JobKind::ApplySnapshot,
@@ -247,18 +279,45 @@ impl Engine {
         owner: Option<String>,
     ) -> Result<Started, EngineError> {
         let target = self.snapshot_target(id).await;
-        self.perform(Operation::DestroySnapshot, target, self.destroy(id, owner))
+        let destroy = async {
+            self.destroy(destroy::plan(&self.inner, id).await?, owner)
+                .await
+        };
+        self.perform(Operation::DestroySnapshot, target, destroy)
             .await
     }
 
-    async fn destroy(&self, id: SnapshotId, owner: Option<String>) -> Result<Started, EngineError> {
+    /// Destroys a single machine's snapshot and all that grew from it, at once.
+    ///
+    /// # Errors
+    /// As [`destroy_snapshot`](Self::destroy_snapshot); `InvalidState` also where
+    /// one of them is part of a collection's snapshot.
+    pub async fn destroy_snapshot_tree(
+        &self,
+        id: SnapshotId,
+        owner: Option<String>,
+    ) -> Result<Started, EngineError> {
+        let target = format!("{} and its children", self.snapshot_target(id).await);
+        let destroy = async {
+            let plan = destroy::plan_tree(&self.inner, id).await?;
+            self.destroy(plan, owner).await
+        };
+        self.perform(Operation::DestroySnapshot, target, destroy)
+            .await
+    }
+
+    async fn destroy(
+        &self,
+        plan: destroy::Plan,
+        owner: Option<String>,
+    ) -> Result<Started, EngineError> {
         let inner = &self.inner;
-        let plan = destroy::plan(inner, id).await?;
+        let id = plan.root().id;
         let progress = inner
             .begin_job(NewJob {
                 kind: JobKind::DestroySnapshot,
                 owner,
-                collection: Some(plan.snapshot.collection),
+                collection: Some(plan.root().collection),
                 snapshot: Some(id),
                 cancellable: false,
             })
@@ -389,7 +448,7 @@ impl Engine {
 }
 
 impl Inner {
-    async fn begin_job(&self, new: NewJob) -> Result<Progress, EngineError> {
+    pub(crate) async fn begin_job(&self, new: NewJob) -> Result<Progress, EngineError> {
         let job = self.jobs.create(new);
         record(&self.records, &job).await?;
         Ok(self.jobs.publish(None, job))
@@ -403,6 +462,22 @@ impl Inner {
     pub(crate) async fn collection(&self, id: CollectionId) -> Result<Collection, EngineError> {
         let collection = self.records.get(&collection_key(id)).await?;
         collection.ok_or_else(|| EngineError::not_found(format!("there is no collection {id}")))
+    }
+
+    /// A collection, or the collection of one that the machine of this identifier is.
+    pub(crate) async fn collection_or_machine(
+        &self,
+        id: CollectionId,
+    ) -> Result<Collection, EngineError> {
+        let missing = match self.collection(id).await {
+            Err(error) if error.kind == ErrorKind::NotFound => error,
+            found => return found,
+        };
+        match self.machine(MachineId(id.0)).await {
+            Ok(machine) => Ok(Collection::of_one(&machine)),
+            Err(error) if error.kind == ErrorKind::NotFound => Err(missing),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, EngineError> {

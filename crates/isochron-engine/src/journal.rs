@@ -28,6 +28,10 @@ pub(crate) enum Operation {
     Create(SnapshotId),
     /// A snapshot is applied.
     Apply(SnapshotId),
+    /// A machine is saved.
+    Save(MachineId),
+    /// A machine is started from its saved memory.
+    Restore(MachineId),
 }
 
 /// How far an operation may have come. A phase is written before its first step.
@@ -38,13 +42,22 @@ pub(crate) enum Phase {
     Preparing,
     /// Create: guests may stand, overlays may be active and hold writes.
     Cutting,
-    /// Apply: guests stand and their memory is saved, all processes are the old
-    /// ones.
+    /// Apply and save: guests stand and their memory is saved, all processes are
+    /// the old ones.
     Saving,
     /// Apply: old processes are replaced by new ones; the old memory is saved.
     Switching,
-    /// Apply: done, but for letting the new processes run.
+    /// Apply and restore: done, but for letting the new processes run.
     Resuming,
+    /// Save: done, but for ending the process.
+    Ending,
+}
+
+impl Phase {
+    /// Whether an interrupted operation is finished from here, not taken back.
+    pub(crate) fn goes_forward(self) -> bool {
+        matches!(self, Self::Resuming | Self::Ending)
+    }
 }
 
 /// One member.

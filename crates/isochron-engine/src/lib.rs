@@ -28,10 +28,13 @@ mod journal;
 mod layers;
 mod machines;
 pub mod model;
+mod naming;
 pub mod ports;
 mod records;
 mod recovery;
+mod save;
 mod timeline;
+mod turning;
 mod watch;
 
 pub use access::{Act, Audit, Caller, Operation, Role};
@@ -41,3 +44,4 @@ pub use events::{Change, Event};
 pub use machines::{DiskView, MachineView};
 pub use ports::{Clock, Guard, Hypervisor, LiveMachine, Store};
 pub use timeline::TIMELINE;
+pub use turning::PowerChange;

@@ -1,8 +1,10 @@
 //! Machines: defining, attaching, starting, stopping.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::access::Operation;
@@ -12,8 +14,8 @@ use crate::layers::chain;
 use crate::model::{
     Definition, Disk, DiskDefinition, Layer, LayerId, Machine, MachineId, Origin, Power,
 };
-use crate::ports::{LiveMachine, Start};
-use crate::records::{layer_key, machine_key, machine_name_key};
+use crate::ports::{HypervisorError, LiveMachine, Start};
+use crate::records::{activity_key, collection_key, layer_key, machine_key, machine_name_key};
 use crate::recovery::files;
 use crate::{Engine, EngineError, ErrorKind};
 
@@ -26,6 +28,11 @@ pub struct MachineView {
     pub power: Power,
     /// Its process, where it is known.
     pub process_id: Option<u32>,
+    /// Since when it does that; absent where someone else changed it.
+    pub since: Option<OffsetDateTime>,
+    /// How long it has run since it was last turned on or restored, without pauses;
+    /// absent where it is off or that is not known.
+    pub on_time: Option<Duration>,
     /// Its disks' chains.
     pub disks: Vec<DiskView>,
 }
@@ -90,6 +97,7 @@ impl Engine {
                 current: None,
                 last_applied: None,
                 notes: String::new(),
+                saved: None,
                 created_at: self.inner.clock.now(),
             },
             layers,
@@ -155,6 +163,7 @@ impl Engine {
             current: None,
             last_applied: None,
             notes: String::new(),
+            saved: None,
             created_at: self.inner.clock.now(),
         };
         let live =
@@ -197,8 +206,15 @@ impl Engine {
                 )));
             }
         }
-        if transaction.exists(&machine_key(machine.id)).await? {
-            return Err(exists(format!("a machine {} exists already", machine.id)));
+        // As a collection of one it shares its identifier with no other collection.
+        let collection = collection_key(machine.id.into());
+        if transaction.exists(&machine_key(machine.id)).await?
+            || transaction.exists(&collection).await?
+        {
+            return Err(exists(format!(
+                "the identifier {} is in use already",
+                machine.id
+            )));
         }
         if transaction.exists(&machine_name_key(&machine.name)).await? {
             return Err(exists(format!(
@@ -229,11 +245,14 @@ impl Engine {
     async fn undefine(&self, id: MachineId) -> Result<(), EngineError> {
         let machine = self.machine(id).await?;
         let _pass = self.inner.enter_machines("it is being undefined", [id])?;
-        if !machine.attached() && self.power(id).await? != Power::Off {
-            return Err(EngineError::state(format!(
-                "machine {} has a process; stop it first",
-                machine.name
-            )));
+        if !machine.attached() {
+            let power = self.power(id).await?;
+            if power != Power::Off {
+                return Err(EngineError::state(format!(
+                    "machine {} is {power}; stop it first",
+                    machine.name
+                )));
+            }
         }
         // Begun first: another may make it a member.
         let mut transaction = self.inner.records.begin().await;
@@ -253,6 +272,7 @@ impl Engine {
         let machine: Machine = transaction.require(&machine_key(id)).await?;
         transaction.delete(machine_key(id));
         transaction.delete(machine_name_key(&machine.name));
+        transaction.delete(activity_key(id));
         for layer in layers {
             transaction.delete(layer_key(id, layer.id));
         }
@@ -333,10 +353,7 @@ impl Engine {
     pub async fn machine_view(&self, id: MachineId) -> Result<MachineView, EngineError> {
         let machine = self.machine(id).await?;
         let live = self.inner.hypervisor.live(&machine).await?;
-        let power = match &live {
-            Some(live) => live.power().await?,
-            None => Power::Off,
-        };
+        let power = machine.power(live.as_ref()).await?;
         let layers = self.inner.records.layers(id).await?;
         let disks = machine
             .disks
@@ -351,7 +368,10 @@ impl Engine {
             })
             .collect();
         let process_id = live.and_then(|live| live.process_id());
+        let activity = self.inner.activity(id).await?.filter(|a| a.power == power);
         Ok(MachineView {
+            since: activity.as_ref().map(|activity| activity.since),
+            on_time: activity.and_then(|a| a.on_time(self.inner.clock.now())),
             machine,
             power,
             process_id,
@@ -365,13 +385,12 @@ impl Engine {
     /// `NotFound`; `Timeout` it does not answer.
     pub async fn power(&self, id: MachineId) -> Result<Power, EngineError> {
         let machine = self.machine(id).await?;
-        match self.inner.hypervisor.live(&machine).await? {
-            Some(live) => Ok(live.power().await?),
-            None => Ok(Power::Off),
-        }
+        let live = self.inner.hypervisor.live(&machine).await?;
+        Ok(machine.power(live.as_ref()).await?)
     }
 
-    /// Starts a machine from its active layers.
+    /// Starts a machine from its active layers, and from its memory where it is
+    /// saved.
     ///
     /// # Errors
     /// `InvalidState` it is on already or in use; `NotSupported` it is attached;
@@ -382,14 +401,21 @@ impl Engine {
             .await
     }
 
-    async fn start(&self, id: MachineId) -> Result<(), EngineError> {
+    pub(crate) async fn start(&self, id: MachineId) -> Result<(), EngineError> {
+        if self.machine(id).await?.saved.is_some() {
+            let job = self.restore_machine(id, None).await?;
+            return self.done(job).await;
+        }
+        let _pass = self.inner.enter_machines("it is being started", [id])?;
         let machine = self.machine(id).await?;
         let of = |error: EngineError| error.of(format!("machine {}", machine.name));
-        let _pass = self.inner.enter_machines("it is being started", [id])?;
+        if machine.saved.is_some() {
+            return Err(of(EngineError::state("it was saved just now; try again")));
+        }
         if self.inner.hypervisor.live(&machine).await?.is_some() {
             return Err(of(EngineError::state("it is on already")));
         }
-        self.inner.saw_power(&machine, Power::Off);
+        self.inner.turned(&machine, Power::Off).await;
         if machine.attached() {
             return Err(of(EngineError::new(
                 ErrorKind::NotSupported,
@@ -418,7 +444,7 @@ impl Engine {
             self.inner.hypervisor.kill(&machine).await?;
             return Err(of(error.into()));
         }
-        self.inner.saw_power(&machine, Power::Running);
+        self.inner.turned(&machine, Power::Running).await;
         Ok(())
     }
 
@@ -436,7 +462,7 @@ impl Engine {
             .await
     }
 
-    async fn shut_down(&self, id: MachineId, wait: Duration) -> Result<(), EngineError> {
+    pub(crate) async fn shut_down(&self, id: MachineId, wait: Duration) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being shut down", [id])?;
         let (machine, live) = self.live(id).await?;
         live.ask_shutdown().await?;
@@ -454,12 +480,13 @@ impl Engine {
             }
             self.inner.clock.sleep(Duration::from_millis(100)).await;
         }
-        self.inner.saw_power(&machine, Power::Off);
+        self.inner.turned(&machine, Power::Off).await;
         Ok(())
     }
 
-    /// Ends a machine's process without asking the guest. Like pulling the plug it
-    /// is possible at any time; an operation that the machine takes part in fails.
+    /// Ends a machine's process without asking the guest, and gives up what was
+    /// saved of it. Like pulling the plug it is possible at any time; an operation
+    /// that the machine takes part in fails.
     ///
     /// # Errors
     /// `NotSupported` it is attached.
@@ -469,7 +496,7 @@ impl Engine {
             .await
     }
 
-    async fn kill(&self, id: MachineId) -> Result<(), EngineError> {
+    pub(crate) async fn kill(&self, id: MachineId) -> Result<(), EngineError> {
         let machine = self.machine(id).await?;
         if machine.attached() {
             return Err(EngineError::new(
@@ -480,8 +507,26 @@ impl Engine {
                 ),
             ));
         }
+        // What is saved belongs to whoever is at work on it; a process does not.
+        let _pass = match machine.saved {
+            Some(_) => Some(self.inner.enter_machines("it is being turned off", [id])?),
+            None => None,
+        };
         self.inner.hypervisor.kill(&machine).await?;
+        if machine.saved.is_none() {
+            self.inner.turned(&machine, Power::Off).await;
+            return Ok(());
+        }
+        let mut transaction = self.inner.records.begin().await;
+        let mut machine: Machine = transaction.require(&machine_key(id)).await?;
+        self.inner
+            .give_up_saved(&mut transaction, &mut machine)
+            .await?;
+        self.inner.note(&mut transaction, id, Power::Off).await?;
+        transaction.put(&machine)?;
+        transaction.commit().await?;
         self.inner.saw_power(&machine, Power::Off);
+        self.inner.empty_trash().await;
         Ok(())
     }
 
@@ -495,12 +540,13 @@ impl Engine {
             .await
     }
 
-    async fn pause(&self, id: MachineId) -> Result<(), EngineError> {
+    pub(crate) async fn pause(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being paused", [id])?;
         let (machine, live) = self.live(id).await?;
         if live.power().await? == Power::Running {
             self.inner.saw_power(&machine, Power::Running);
             live.stop().await?;
+            self.inner.turned(&machine, Power::Paused).await;
         }
         self.inner.saw_power(&machine, Power::Paused);
         Ok(())
@@ -516,28 +562,41 @@ impl Engine {
             .await
     }
 
-    async fn let_run(&self, id: MachineId) -> Result<(), EngineError> {
+    pub(crate) async fn let_run(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being resumed", [id])?;
         let (machine, live) = self.live(id).await?;
-        if let Ok(power) = live.power().await {
-            self.inner.saw_power(&machine, power);
-        }
+        let before = live.power().await?;
+        self.inner.saw_power(&machine, before);
         resume(live.as_ref(), self.inner.config.deadlines.stop).await?;
-        self.inner.saw_power(&machine, Power::Running);
+        if before == Power::Paused {
+            self.inner.turned(&machine, Power::Running).await;
+        }
         Ok(())
     }
 
-    async fn live(
-        &self,
-        id: MachineId,
-    ) -> Result<(Machine, std::sync::Arc<dyn LiveMachine>), EngineError> {
+    async fn live(&self, id: MachineId) -> Result<(Machine, Arc<dyn LiveMachine>), EngineError> {
         let machine = self.machine(id).await?;
         match self.inner.hypervisor.live(&machine).await? {
             Some(live) => Ok((machine, live)),
             None => Err(EngineError::state(format!(
-                "machine {} is off",
-                machine.name
+                "machine {} is {}",
+                machine.name,
+                machine.power(None).await?
             ))),
+        }
+    }
+}
+
+impl Machine {
+    /// What it does, given its live side if it has one.
+    pub(crate) async fn power(
+        &self,
+        live: Option<&Arc<dyn LiveMachine>>,
+    ) -> Result<Power, HypervisorError> {
+        match live {
+            Some(live) => live.power().await,
+            None if self.saved.is_some() => Ok(Power::Saved),
+            None => Ok(Power::Off),
         }
     }
 }

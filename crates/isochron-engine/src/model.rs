@@ -14,7 +14,7 @@ pub use ids::{CollectionId, JobId, LayerId, MachineId, MemberSnapshotId, Snapsho
 pub use job::{Affected, Job, JobError, JobKind, JobState};
 pub use machine::{
     Accelerator, Cache, Definition, Disk, DiskDefinition, ImageFormat, Layer, Machine, Nic, Origin,
-    Power,
+    Power, SavedState,
 };
 pub use snapshot::{
     Consistency, CutMember, CutReport, DiskSnapshot, MemberSnapshot, MemorySave, MemoryState,

@@ -7,6 +7,7 @@
 //!   layer/MACHINE/ID      Layer
 //!   snapshot/ID           Snapshot
 //!   job/ID                Job
+//!   activity/MACHINE      since when it does what it does
 //!   journal/JOB           Journal: an operation under way and how to undo it
 //!   collect/MACHINE       the machine may have layers that nobody needs
 //!   trash/FILE            a file that nobody needs
@@ -89,6 +90,10 @@ pub(crate) fn job_key(id: JobId) -> String {
 
 pub(crate) fn journal_key(job: JobId) -> String {
     format!("journal/{job}")
+}
+
+pub(crate) fn activity_key(machine: MachineId) -> String {
+    format!("activity/{machine}")
 }
 
 fn collect_key(machine: MachineId) -> String {

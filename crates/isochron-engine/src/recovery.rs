@@ -10,6 +10,10 @@
 //!   apply, Switching    new processes ended, old ones started again from their
 //!                       saved memory, resumed if they ran
 //!   apply, Resuming     forward: resume who shall run
+//!   save, Saving        resume it, saved memory discarded
+//!   save, Ending        forward: its process is ended
+//!   restore, Preparing  the new process is ended; it is still saved
+//!   restore, Resuming   forward: resume it
 //! ```
 //!
 //! Whether an overlay is active is asked of the process. Where the process is gone
@@ -65,8 +69,7 @@ impl Inner {
             Err(unsettled) => unsettled,
         };
         let recorded = self.records.get(&journal_key(journal.job)).await;
-        let failed =
-            matches!(&recorded, Ok(Some(Journal { phase, .. })) if *phase != Phase::Resuming);
+        let failed = matches!(&recorded, Ok(Some(Journal { phase, .. })) if !phase.goes_forward());
         let error = if failed {
             let error = EngineError::new(
                 error.kind,
@@ -99,16 +102,17 @@ impl Inner {
                 tokio::spawn(collect_until_done(Arc::clone(self), member.machine));
             }
         }
-        let snapshot = match journal.operation {
-            Operation::Create(id) | Operation::Apply(id) => id,
+        let affected = match journal.operation {
+            Operation::Create(id) | Operation::Apply(id) => Affected::Snapshot(id),
+            Operation::Save(id) | Operation::Restore(id) => Affected::Machine(id),
         };
-        if let (Operation::Create(_), Settled::Back) = (journal.operation, &settled) {
-            self.remove_memory_directory(snapshot).await;
+        if let (Operation::Create(id), Settled::Back) = (journal.operation, &settled) {
+            self.remove_memory_directory(id).await;
         }
         drop(pass);
         match (settled, error) {
             (Settled::Done, _) => {
-                if let Ok(ended) = progress.ending(Some(Affected::Snapshot(snapshot)), None) {
+                if let Ok(ended) = progress.ending(Some(affected), None) {
                     progress.shown(ended);
                 }
             }
@@ -184,11 +188,24 @@ pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineE
     // First of all, guests run.
     wake_all(inner, &journal).await?;
     Ok(match (journal.operation, journal.phase) {
-        (Operation::Create(_), _) | (Operation::Apply(_), Phase::Preparing | Phase::Saving) => {
+        (Operation::Save(_), Phase::Ending) => {
+            crate::save::finish(inner, &journal, None).await?;
+            Settled::Done
+        }
+        (Operation::Restore(_), Phase::Resuming) => {
+            crate::save::finish_restore(inner, &journal, None).await?;
+            Settled::Done
+        }
+        (Operation::Restore(_), _) => {
+            crate::save::take_back_restore(inner, &journal).await?;
+            Settled::Back
+        }
+        (Operation::Create(_) | Operation::Save(_), _)
+        | (Operation::Apply(_), Phase::Preparing | Phase::Saving) => {
             take_back(inner, &journal).await?;
             Settled::Back
         }
-        (Operation::Apply(_), Phase::Switching | Phase::Cutting) => {
+        (Operation::Apply(_), Phase::Switching | Phase::Cutting | Phase::Ending) => {
             let switched = join_all(
                 journal
                     .members
@@ -221,9 +238,10 @@ async fn wake_all(inner: &Inner, journal: &Journal) -> Result<(), EngineError> {
 /// Lets a member run that ran before, thaws it, and gives up saving its memory.
 async fn wake(inner: &Inner, journal: &Journal, member: &JournalMember) -> Result<(), EngineError> {
     let stood = match (journal.operation, journal.phase) {
-        (Operation::Create(_), Phase::Cutting) | (Operation::Apply(_), Phase::Saving) => true,
-        (Operation::Create(_), _) => false,
-        (Operation::Apply(_), _) => return Ok(()),
+        (Operation::Create(_), Phase::Cutting)
+        | (Operation::Apply(_) | Operation::Save(_), Phase::Saving) => true,
+        (Operation::Create(_), _) | (Operation::Save(_), Phase::Preparing) => false,
+        (Operation::Apply(_) | Operation::Save(_) | Operation::Restore(_), _) => return Ok(()),
     };
     let machine = inner.machine(member.machine).await?;
     let Some(live) = inner.hypervisor.live(&machine).await? else {
@@ -267,7 +285,7 @@ async fn take_back(inner: &Inner, journal: &Journal) -> Result<(), EngineError> 
                 None => {
                     matches!(journal.operation, Operation::Create(_))
                         && journal.phase == Phase::Cutting
-                        && member.power != Power::Off
+                        && !matches!(member.power, Power::Off | Power::Saved)
                         && inner.hypervisor.is_image(&overlay.file()).await?
                 }
             };
@@ -319,7 +337,7 @@ async fn switch_back(inner: &Inner, member: &JournalMember) -> Result<(), Engine
         }
         inner.hypervisor.kill(&machine).await?;
     }
-    if member.power == Power::Off {
+    if matches!(member.power, Power::Off | Power::Saved) {
         return Ok(());
     }
     let mut start = Start {
@@ -406,7 +424,7 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
     for mut job in inner.records.list::<Job>().await? {
         let before = job.clone();
         let waiting = unsettled.remove(&job.id);
-        let forward = matches!(&waiting, Some((journal, _)) if journal.phase == Phase::Resuming);
+        let forward = matches!(&waiting, Some((journal, _)) if journal.phase.goes_forward());
         if !job.ended() && !forward {
             let error = interrupted(inner, &job).await?;
             crate::jobs::end(&mut job, None, Some(error), inner.clock.as_ref());
@@ -440,6 +458,18 @@ async fn interrupted(inner: &Inner, job: &Job) -> Result<EngineError, EngineErro
         (JobKind::DestroySnapshot, Some(id)) => {
             let snapshot = inner.records.get::<Snapshot>(&snapshot_key(id)).await?;
             snapshot.is_none()
+        }
+        (
+            JobKind::StartMachine
+            | JobKind::ResumeMachine
+            | JobKind::PauseMachine
+            | JobKind::ShutDownMachine
+            | JobKind::TurnOffMachine,
+            _,
+        ) => {
+            return Ok(EngineError::failed(
+                "the service ended while the job was under way; the machine shows what became of it",
+            ));
         }
         _ => false,
     };

@@ -86,7 +86,7 @@ impl Inner {
                 }
                 let power = match self.hypervisor.live(&machine).await {
                     Ok(Some(live)) => live.power().await,
-                    Ok(None) => Ok(Power::Off),
+                    Ok(None) => machine.power(None).await,
                     Err(error) => Err(error),
                 };
                 // One that does not answer does what it did, for all we know.

@@ -39,6 +39,8 @@ pub(crate) struct Association {
 const COLLECTIONS: &[&str] = &[class::SYSTEM_COLLECTION, class::MANAGEMENT_COLLECTION];
 const AFFECTED: &[&str] = &[
     class::SNAPSHOT_COLLECTION,
+    class::SETTINGS,
+    class::COMPUTER_SYSTEM,
     class::SYSTEM_COLLECTION,
     class::MANAGEMENT_COLLECTION,
 ];
@@ -46,6 +48,16 @@ const SERVICES: &[&str] = &[
     class::SNAPSHOT_SERVICE,
     class::MANAGEMENT_SERVICE,
     class::REFERENCE_POINT_SERVICE,
+    class::MACHINE_SNAPSHOT_SERVICE,
+    class::MACHINE_SERVICE,
+    class::MACHINE_REFERENCE_POINT_SERVICE,
+];
+const CAPABILITIES: &[&str] = &[class::MACHINE_CAPABILITIES, class::SNAPSHOT_CAPABILITIES];
+const MANAGED: &[&str] = &[
+    class::COMPUTER_SYSTEM,
+    class::SYSTEM_COLLECTION,
+    class::MANAGEMENT_COLLECTION,
+    class::SNAPSHOT_COLLECTION,
 ];
 
 const fn end(role: &'static str, classes: &'static [&'static str], walk: Walk) -> End {
@@ -147,6 +159,41 @@ pub(crate) static ASSOCIATIONS: &[Association] = &[
         )
     },
     link(
+        "Msvm_ParentChildSettingData",
+        end("Antecedent", &[class::SETTINGS], |p, o| {
+            p.parent_of_settings(o).boxed()
+        }),
+        end("Dependent", &[class::SETTINGS], |p, o| {
+            p.children_of_settings(o).boxed()
+        }),
+    ),
+    Association {
+        describe: |_, _, link| {
+            // 3: it is what the service can do now.
+            link.set("Characteristics", vec![3_u16]);
+        },
+        ..link(
+            "Msvm_ElementCapabilities",
+            end("ManagedElement", SERVICES, |_, o| {
+                ready(service_capable_of(o))
+            }),
+            end("Capabilities", CAPABILITIES, |_, o| {
+                ready(capabilities_of(o))
+            }),
+        )
+    },
+    Association {
+        describe: |_, _, link| {
+            // 5: manages.
+            link.set("ElementEffects", vec![5_u16]);
+        },
+        ..link(
+            "Msvm_ServiceAffectsElement",
+            end("AffectedElement", MANAGED, |p, o| p.managed_by(o).boxed()),
+            end("AffectingElement", SERVICES, |_, o| ready(managers_of(o))),
+        )
+    },
+    link(
         "Msvm_HostedService",
         end("Antecedent", &[class::COMPUTER_SYSTEM], |_, o| {
             ready(linked(matches!(o, Object::Service(_)), [Object::Host]))
@@ -220,7 +267,7 @@ fn linked(are: bool, objects: impl IntoIterator<Item = Object>) -> Vec<Object> {
 
 fn whole_of(object: &Object) -> Vec<Object> {
     match object {
-        Object::MemberSettings(member) => {
+        Object::MemberSettings(member) if member.snapshot.of_machine().is_none() => {
             vec![Object::SnapshotCollection(member.snapshot.clone())]
         }
         _ => Vec::new(),
@@ -246,6 +293,33 @@ fn settings_of_machine(object: &Object) -> Vec<Object> {
         Object::Machine(machine) => vec![Object::MachineSettings(machine.clone())],
         _ => Vec::new(),
     }
+}
+
+fn capabilities_of(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Service(service) if service.capabilities().is_some() => {
+            vec![Object::Capabilities(*service)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn service_capable_of(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Capabilities(service) => vec![Object::Service(*service)],
+        _ => Vec::new(),
+    }
+}
+
+/// Which service manages an object.
+fn managers_of(object: &Object) -> Vec<Object> {
+    let service = match object {
+        Object::Machine(_) => Service::Machines,
+        Object::Collection(_) => Service::Management,
+        Object::SnapshotCollection(_) => Service::Snapshots,
+        _ => return Vec::new(),
+    };
+    vec![Object::Service(service)]
 }
 
 fn describe_effects(job: &Object, _: &Object, link: &mut Instance) {
@@ -382,6 +456,10 @@ impl Provider {
         let affected = match object {
             Object::SnapshotCollection(snapshot) => Affected::Snapshot(snapshot.id),
             Object::Collection(collection) => Affected::Collection(collection.id),
+            Object::Machine(machine) => Affected::Machine(machine.id),
+            Object::MemberSettings(member) if member.snapshot.of_machine().is_some() => {
+                Affected::Snapshot(member.snapshot.id)
+            }
             _ => return Ok(Vec::new()),
         };
         let jobs = self.jobs().await?.into_iter();
@@ -398,7 +476,15 @@ impl Provider {
         };
         let element = match job.affected {
             Some(Affected::Snapshot(id)) => {
-                self.snapshot(id).await?.map(Object::SnapshotCollection)
+                self.snapshot(id)
+                    .await?
+                    .map(|snapshot| match Member::single(&snapshot) {
+                        Some(single) => Object::MemberSettings(single),
+                        None => Object::SnapshotCollection(snapshot),
+                    })
+            }
+            Some(Affected::Machine(id)) => {
+                found(self.engine.machine(id).await)?.map(Object::Machine)
             }
             Some(Affected::Collection(id)) => {
                 found(self.engine.collection(id).await)?.map(Object::Collection)
@@ -406,6 +492,55 @@ impl Provider {
             None => None,
         };
         Ok(element.into_iter().collect())
+    }
+
+    /// The snapshot that settings grew from.
+    async fn parent_of_settings(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let parent = match object {
+            Object::MachineSettings(machine) => self.current(machine).await?,
+            Object::MemberSettings(member) => match member.record().parent {
+                Some(parent) => self.member(parent).await?,
+                None => None,
+            },
+            _ => None,
+        };
+        Ok(parent.map(Object::MemberSettings).into_iter().collect())
+    }
+
+    /// The snapshots and the settings in force that grew from a snapshot.
+    async fn children_of_settings(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::MemberSettings(parent) = object else {
+            return Ok(Vec::new());
+        };
+        let id = parent.record().id;
+        let snapshots = self.snapshots().await?;
+        let mut children: Vec<_> = snapshots
+            .iter()
+            .filter_map(|s| Member::find(s, |m| m.parent == Some(id)))
+            .map(Object::MemberSettings)
+            .collect();
+        let machine = found(self.engine.machine(parent.record().machine).await)?;
+        let stands = machine.filter(|machine| machine.current == Some(parent.snapshot.id));
+        children.extend(stands.map(Object::MachineSettings));
+        Ok(children)
+    }
+
+    /// What a service manages.
+    async fn managed_by(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let classes: &[&str] = match object {
+            Object::Service(Service::Machines) => {
+                let machines = self.machines().await?;
+                return Ok(machines.into_iter().map(Object::Machine).collect());
+            }
+            Object::Service(Service::Management) => COLLECTIONS,
+            Object::Service(Service::Snapshots) => &[class::SNAPSHOT_COLLECTION],
+            _ => &[],
+        };
+        let mut managed = Vec::new();
+        for class in classes {
+            managed.extend(self.all(class).await?);
+        }
+        Ok(managed)
     }
 
     async fn machines_hosted(&self, object: &Object) -> Result<Vec<Object>, CimError> {

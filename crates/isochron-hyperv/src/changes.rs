@@ -161,12 +161,12 @@ fn turns<T>(change: &engine::Change<T>, seen: impl Fn(&Arc<T>) -> Vec<Seen>) -> 
 }
 
 fn snapshot(snapshot: &Arc<Snapshot>) -> Vec<Seen> {
-    let whole = Object::SnapshotCollection(Arc::clone(snapshot));
+    let whole = match snapshot.of_machine() {
+        Some(_) => None,
+        None => Some(Object::SnapshotCollection(Arc::clone(snapshot))),
+    };
     let members = Member::all(snapshot).map(Object::MemberSettings);
-    std::iter::once(whole)
-        .chain(members)
-        .map(Seen::Record)
-        .collect()
+    whole.into_iter().chain(members).map(Seen::Record).collect()
 }
 
 impl Provider {
@@ -215,6 +215,8 @@ impl Provider {
                     machine: machine.as_ref().clone(),
                     power,
                     process_id: None,
+                    since: None,
+                    on_time: None,
                     disks: Vec::new(),
                 });
                 let unknown =

@@ -124,6 +124,7 @@ impl Provider {
                 .snapshots()
                 .await?
                 .into_iter()
+                .filter(|snapshot| snapshot.of_machine().is_none())
                 .map(Object::SnapshotCollection)
                 .collect(),
             class::JOB => self.jobs().await?.into_iter().map(Object::Job).collect(),
@@ -147,6 +148,11 @@ impl Provider {
             class::CIMXML => vec![Object::CimXml],
             class::PROFILE => vec![Object::Profile],
             class::NAMESPACE => self.schema.names().map(Object::Namespace).collect(),
+            class::MACHINE_CAPABILITIES | class::SNAPSHOT_CAPABILITIES => Service::ALL
+                .into_iter()
+                .filter(|service| service.capabilities() == Some(class))
+                .map(Object::Capabilities)
+                .collect(),
             _ => {
                 let services = Service::ALL.into_iter().filter(|s| s.class() == class);
                 services.map(Object::Service).collect()
@@ -201,6 +207,7 @@ impl Provider {
                 Some(id) => self
                     .snapshot(SnapshotId(id))
                     .await?
+                    .filter(|snapshot| snapshot.of_machine().is_none())
                     .map(Object::SnapshotCollection),
                 None => None,
             },
@@ -228,6 +235,10 @@ impl Provider {
 
     /// A member's snapshot.
     pub(crate) async fn member(&self, id: MemberSnapshotId) -> Result<Option<Member>, CimError> {
+        // A single machine's snapshot shares its identifier with the whole.
+        if let Some(single) = self.snapshot(SnapshotId(id.0)).await? {
+            return Ok(Member::find(&single, |m| m.id == id));
+        }
         let known = self
             .members
             .lock()

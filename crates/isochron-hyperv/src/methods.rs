@@ -7,6 +7,8 @@
 
 mod job;
 mod machine;
+mod machine_service;
+mod machine_snapshots;
 mod management;
 mod reference_points;
 mod snapshots;
@@ -17,7 +19,7 @@ use indexmap::IndexMap;
 use isochron_cim::{
     CimError, CimType, Method, Name, ObjectPath, Outcome, RequestContext, Status, TypedValue, Value,
 };
-use isochron_engine::model::{Collection, JobKind, Snapshot};
+use isochron_engine::model::{Collection, JobKind, Machine, Snapshot};
 use isochron_engine::{Engine, EngineError, ErrorKind};
 
 use crate::codes::{ServiceReturn, StateChangeReturn};
@@ -75,9 +77,14 @@ pub(crate) async fn invoke(
             reference_points::invoke(&call, name).await?
         }
         (Object::Job(job), name) => job::invoke(&call, job, name).await?,
-        (Object::Machine(machine), "RequestStateChange") => {
-            Some(machine::request_state_change(&call, machine.id).await)
+        (Object::Service(Service::MachineSnapshots), name) => {
+            machine_snapshots::invoke(&call, name).await?
         }
+        (Object::Service(Service::Machines), name) => machine_service::invoke(&call, name).await?,
+        (Object::Service(Service::MachineReferencePoints), name) => {
+            reference_points::invoke_single(&call, name).await?
+        }
+        (Object::Machine(machine), name) => machine::invoke(&call, machine.id, name).await?,
         _ => None,
     };
     outcome.ok_or_else(not_available)
@@ -129,6 +136,18 @@ impl Call<'_> {
         }
     }
 
+    /// The virtual machine that a reference names.
+    async fn machine(&self, name: &str) -> Result<Arc<Machine>, EngineError> {
+        match self.object(name).await? {
+            Object::Machine(machine) => Ok(machine),
+            Object::Host => Err(invalid(format!("{name} names the host, not a machine"))),
+            other => Err(invalid(format!(
+                "{name} names a {}, not a virtual machine",
+                other.class()
+            ))),
+        }
+    }
+
     /// The snapshot collection that a reference names.
     async fn snapshot(&self, name: &str) -> Result<Arc<Snapshot>, EngineError> {
         match self.object(name).await? {
@@ -152,10 +171,24 @@ impl Call<'_> {
         if error.kind == ErrorKind::AccessDenied {
             return Err(cim_error(error.clone()));
         }
+        self.refuse_as(kind, error, ServiceReturn::from(error.kind))
+            .await
+    }
+
+    /// A refusal with the code of another family. Who may not do it leaves no job.
+    async fn refuse_as(
+        &self,
+        kind: JobKind,
+        error: &EngineError,
+        code: impl Into<u32>,
+    ) -> Result<Outcome, CimError> {
+        if error.kind == ErrorKind::AccessDenied {
+            return Ok(self.reply(code, []));
+        }
         let owner = self.owner.clone();
         let job = self.engine.record_refusal(kind, owner, error).await;
         let job = self.path(job_path(job.map_err(cim_error)?));
-        Ok(self.reply(ServiceReturn::from(error.kind), [("Job", job)]))
+        Ok(self.reply(code, [("Job", job)]))
     }
 
     /// The refusal of what this server does not do.

@@ -20,6 +20,13 @@ pub(crate) mod class {
     pub(crate) const SNAPSHOT_SERVICE: &str = "Msvm_CollectionSnapshotService";
     pub(crate) const MANAGEMENT_SERVICE: &str = "Msvm_CollectionManagementService";
     pub(crate) const REFERENCE_POINT_SERVICE: &str = "Msvm_CollectionReferencePointService";
+    pub(crate) const MACHINE_SNAPSHOT_SERVICE: &str = "Msvm_VirtualSystemSnapshotService";
+    pub(crate) const MACHINE_SERVICE: &str = "Msvm_VirtualSystemManagementService";
+    pub(crate) const MACHINE_REFERENCE_POINT_SERVICE: &str =
+        "Msvm_VirtualSystemReferencePointService";
+    pub(crate) const MACHINE_CAPABILITIES: &str = "Msvm_VirtualSystemManagementCapabilities";
+    pub(crate) const SNAPSHOT_CAPABILITIES: &str = "Msvm_VirtualSystemSnapshotServiceCapabilities";
+    pub(crate) const SUMMARY: &str = "Msvm_SummaryInformation";
     pub(crate) const ERROR: &str = "Msvm_Error";
     pub(crate) const OBJECT_MANAGER: &str = "CIM_ObjectManager";
     pub(crate) const NAMESPACE: &str = "CIM_Namespace";
@@ -43,10 +50,23 @@ pub(crate) enum Service {
     Management,
     /// Remembers instants.
     ReferencePoints,
+    /// Takes, applies and destroys snapshots of single machines.
+    MachineSnapshots,
+    /// Names machines and their snapshots.
+    Machines,
+    /// Remembers instants of single machines.
+    MachineReferencePoints,
 }
 
 impl Service {
-    pub(crate) const ALL: [Self; 3] = [Self::Snapshots, Self::Management, Self::ReferencePoints];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Snapshots,
+        Self::Management,
+        Self::ReferencePoints,
+        Self::MachineSnapshots,
+        Self::Machines,
+        Self::MachineReferencePoints,
+    ];
 
     /// Its class.
     pub(crate) fn class(self) -> &'static str {
@@ -54,6 +74,18 @@ impl Service {
             Self::Snapshots => class::SNAPSHOT_SERVICE,
             Self::Management => class::MANAGEMENT_SERVICE,
             Self::ReferencePoints => class::REFERENCE_POINT_SERVICE,
+            Self::MachineSnapshots => class::MACHINE_SNAPSHOT_SERVICE,
+            Self::Machines => class::MACHINE_SERVICE,
+            Self::MachineReferencePoints => class::MACHINE_REFERENCE_POINT_SERVICE,
+        }
+    }
+
+    /// The class of what is said about what it can do, if anything is.
+    pub(crate) fn capabilities(self) -> Option<&'static str> {
+        match self {
+            Self::MachineSnapshots => Some(class::SNAPSHOT_CAPABILITIES),
+            Self::Machines => Some(class::MACHINE_CAPABILITIES),
+            _ => None,
         }
     }
 }
@@ -96,6 +128,14 @@ impl Member {
     }
 }
 
+impl Member {
+    /// The only part of a single machine's snapshot.
+    pub(crate) fn single(snapshot: &Arc<Snapshot>) -> Option<Self> {
+        snapshot.of_machine()?;
+        Self::all(snapshot).next()
+    }
+}
+
 /// An object served.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Object {
@@ -115,6 +155,8 @@ pub(crate) enum Object {
     Job(Arc<Job>),
     /// A service.
     Service(Service),
+    /// What a service can do; of one that says so.
+    Capabilities(Service),
     /// This server itself.
     Server,
     /// A namespace of this server.
@@ -138,6 +180,7 @@ impl Object {
             Self::SnapshotCollection(_) => class::SNAPSHOT_COLLECTION,
             Self::Job(_) => class::JOB,
             Self::Service(service) => service.class(),
+            Self::Capabilities(service) => service.capabilities().unwrap_or_default(),
             Self::Server => class::OBJECT_MANAGER,
             Self::Namespace(_) => class::NAMESPACE,
             Self::CimXml => class::CIMXML,
@@ -177,6 +220,7 @@ impl Object {
                 .with_key("ObjectManagerName", SERVICE_NAME)
                 .with_key("CreationClassName", class)
                 .with_key("Name", *name),
+            Self::Capabilities(_) => path.with_key("InstanceID", format!("Isochron:{class}")),
             Self::Profile => path.with_key("InstanceID", PROFILE_ID),
         }
     }
@@ -185,6 +229,12 @@ impl Object {
 /// The path of a snapshot collection, which need not be there yet.
 pub(crate) fn snapshot_path(id: SnapshotId) -> ObjectPath {
     ObjectPath::class(class::SNAPSHOT_COLLECTION).with_key("CollectionID", id.to_string())
+}
+
+/// The path of the snapshot of a single machine, which need not be there yet: it
+/// shares its identifier with the whole that it is the only part of.
+pub(crate) fn single_path(id: SnapshotId) -> ObjectPath {
+    ObjectPath::class(class::SETTINGS).with_key("InstanceID", settings_id(id))
 }
 
 /// The path of a job.

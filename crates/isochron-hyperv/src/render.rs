@@ -7,17 +7,20 @@ mod jobs;
 mod machines;
 mod services;
 mod snapshots;
+mod summary;
 
 pub(crate) use jobs::{effects, errors};
+pub(crate) use snapshots::evidence;
+pub(crate) use summary::Wanted;
 
 use std::sync::Arc;
 
 use isochron_cim::{CimError, Instance, ObjectPath, Value};
-use isochron_engine::model::{Machine, SnapshotId};
+use isochron_engine::model::{Job, JobKind, Machine, MachineId, SnapshotId};
 use isochron_engine::{EngineError, MachineView};
 use time::OffsetDateTime;
 
-use crate::lookup::Provider;
+use crate::lookup::{Provider, found};
 use crate::object::{Member, Object};
 use crate::schema::Space;
 
@@ -34,14 +37,17 @@ impl Provider {
             Object::Machine(machine) => {
                 let view = self.engine.machine_view(machine.id).await;
                 machines::machine(machine, view, &mut instance);
+                if let Some(job) = self.at_work_on(machine).await? {
+                    machines::busy(job, &mut instance);
+                }
             }
             Object::MachineSettings(machine) => {
                 let parent = self.current(machine).await?;
-                machines::settings(machine, &mut instance);
+                machines::settings(machine, &self.engine.config().state, &mut instance);
                 self.set_parent(space, parent.map(Object::MemberSettings), &mut instance);
             }
             Object::MemberSettings(member) => {
-                snapshots::member(member, &mut instance);
+                snapshots::member(member, &self.engine.config().state, &mut instance);
                 let parent = match member.record().parent {
                     Some(id) => self.member(id).await?,
                     None => None,
@@ -51,10 +57,15 @@ impl Provider {
             Object::Collection(collection) => collections::collection(collection, &mut instance),
             Object::SnapshotCollection(snapshot) => snapshots::collection(snapshot, &mut instance),
             Object::Job(job) => {
-                let now = OffsetDateTime::now_utc();
-                jobs::job(job, self.engine.config().job_retention, now, &mut instance);
+                let (now, kept) = (
+                    OffsetDateTime::now_utc(),
+                    self.engine.config().job_retention,
+                );
+                let single = self.works_on_a_machine(job).await?;
+                jobs::job(job, single, kept, now, &mut instance);
             }
             Object::Service(service) => services::service(*service, &mut instance),
+            Object::Capabilities(service) => services::capabilities(*service, &mut instance),
             Object::Server => interop::object_manager(&mut instance),
             Object::Namespace(name) => interop::namespace(name, &mut instance),
             Object::CimXml => interop::cimxml(&mut instance),
@@ -74,6 +85,37 @@ impl Provider {
         let mut instance = Instance::new(object.class());
         machines::machine(machine, view, &mut instance);
         self.finish(space, &object, instance)
+    }
+
+    /// Whether a job works on a single machine.
+    async fn works_on_a_machine(&self, job: &Job) -> Result<bool, CimError> {
+        let Some(collection) = job.collection else {
+            return Ok(false);
+        };
+        let machine = self.engine.machine(MachineId(collection.0)).await;
+        Ok(found(machine)?.is_some())
+    }
+
+    /// The job under way that a machine takes part in.
+    pub(crate) async fn at_work_on(&self, machine: &Machine) -> Result<Option<JobKind>, CimError> {
+        for job in self.jobs().await?.iter().filter(|job| !job.ended()) {
+            let Some(collection) = job.collection else {
+                continue;
+            };
+            if collection == machine.id.into() {
+                return Ok(Some(job.kind));
+            }
+            // It may be gone since.
+            let members = self
+                .engine
+                .machines_of(collection)
+                .await
+                .unwrap_or_default();
+            if members.iter().any(|member| member.id == machine.id) {
+                return Ok(Some(job.kind));
+            }
+        }
+        Ok(None)
     }
 
     /// Adds path, keys, and the properties that are null.

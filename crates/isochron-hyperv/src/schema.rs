@@ -28,11 +28,13 @@ const VIRTUALIZATION_MOF: &[(&str, &str)] = mof![
     "cim_collections.mof",
     "cim_jobs.mof",
     "cim_indications.mof",
+    "cim_virtualization.mof",
     "msvm_system.mof",
     "msvm_settings.mof",
     "msvm_collection.mof",
     "msvm_jobs.mof",
     "msvm_services.mof",
+    "msvm_virtualization.mof",
 ];
 const INTEROP_MOF: &[(&str, &str)] = mof![
     "qualifiers.mof",

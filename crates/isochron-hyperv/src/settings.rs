@@ -28,25 +28,30 @@ fn refuse(message: String) -> EngineError {
     EngineError::new(ErrorKind::InvalidParameter, message)
 }
 
+/// The embedded instance that a parameter holds, which may come decoded already;
+/// `None` where there is none.
+pub(crate) fn embedded(
+    name: &str,
+    value: Option<&Value>,
+    decode: &Decode,
+) -> Result<Option<Instance>, EngineError> {
+    match value {
+        None => Ok(None),
+        Some(Value::Instance(instance)) => Ok(Some(instance.as_ref().clone())),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+        Some(Value::String(text)) => decode(text)
+            .map(Some)
+            .map_err(|error| refuse(format!("{name} cannot be read: {}", error.message))),
+        Some(_) => Err(refuse(format!("{name} is not the text of an instance"))),
+    }
+}
+
 impl SnapshotSettings {
     /// Reads the parameter, which may come decoded already.
     pub(crate) fn read(value: Option<&Value>, decode: &Decode) -> Result<Self, EngineError> {
-        match value {
+        match embedded("SnapshotSettings", value, decode)? {
+            Some(instance) => Self::of(&instance),
             None => Ok(Self::default()),
-            Some(Value::Instance(instance)) => Self::of(instance),
-            Some(Value::String(text)) if text.trim().is_empty() => Ok(Self::default()),
-            Some(Value::String(text)) => {
-                let instance = decode(text).map_err(|error| {
-                    refuse(format!(
-                        "SnapshotSettings cannot be read: {}",
-                        error.message
-                    ))
-                })?;
-                Self::of(&instance)
-            }
-            Some(_) => Err(refuse(
-                "SnapshotSettings is not the text of an instance".to_owned(),
-            )),
         }
     }
 

@@ -189,14 +189,23 @@ async fn machines_change_their_state() {
     let web = setup.machine("web").await;
     let path = machine_path(web);
     for (requested, code, power, shown) in [
-        (2, 0, Power::Running, 2),
-        (9, 0, Power::Paused, 32768),
-        (2, 0, Power::Running, 2),
-        (2, 0, Power::Running, 2),
-        (32768, 0, Power::Paused, 32768),
-        (3, 0, Power::Off, 3),
+        (2, 4096, Power::Running, 2),
+        (9, 4096, Power::Paused, 32768),
+        (2, 4096, Power::Running, 2),
+        (2, 4096, Power::Running, 2),
+        (32768, 4096, Power::Paused, 32768),
+        (32777, 4096, Power::Running, 2),
+        (32777, 32775, Power::Running, 2),
+        (6, 4096, Power::Off, 32769),
+        (9, 32775, Power::Off, 32769),
+        (2, 4096, Power::Running, 2),
+        (32769, 4096, Power::Off, 32769),
+        // What was saved is given up.
+        (3, 4096, Power::Off, 3),
         (9, 32775, Power::Off, 3),
-        (6, 32770, Power::Off, 3),
+        (6, 32775, Power::Off, 3),
+        (11, 32775, Power::Off, 3),
+        (7, 32775, Power::Off, 3),
     ] {
         let parameters = [("RequestedState", Value::Uint16(requested))];
         let reply = setup
@@ -205,6 +214,9 @@ async fn machines_change_their_state() {
             .await
             .unwrap();
         assert_eq!(reply.code, code, "{requested}");
+        let job = setup.client.ended(&reply.reference("Job").unwrap()).await;
+        let well = world::number(&job, "JobState") == 7;
+        assert_eq!(well, code == 4096, "{}", text(&job, "ErrorDescription"));
         assert_eq!(setup.world.power(web), power);
         let instance = setup.client.get(&path).await.unwrap();
         assert_eq!(world::number(&instance, "EnabledState"), shown);

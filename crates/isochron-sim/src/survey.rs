@@ -78,14 +78,19 @@ impl World {
         let mut accounted = BTreeSet::new();
         for view in machines {
             let name = &view.machine.name;
-            let power = state
-                .process_of(view.machine.id)
-                .map_or(Power::Off, |process| {
-                    state
-                        .processes
-                        .get(&process)
-                        .map_or(Power::Off, |process| process.power)
-                });
+            let off = match &view.machine.saved {
+                Some(saved) => {
+                    accounted.insert(saved.memory.path.clone());
+                    Power::Saved
+                }
+                None => Power::Off,
+            };
+            let power = state.process_of(view.machine.id).map_or(off, |process| {
+                state
+                    .processes
+                    .get(&process)
+                    .map_or(Power::Off, |process| process.power)
+            });
             if view.power != power {
                 found.push(format!(
                     "{name} is said to be {:?} and is {power:?}",

@@ -92,6 +92,11 @@ impl Client {
         self.act(Method::POST, &path, NO_WAIT).await
     }
 
+    pub async fn save_machine(&self, name: &str) -> Result<Machine, ClientError> {
+        let path = format!("/v1/machines/{}/save", Segment(name));
+        self.act(Method::POST, &path, NO_WAIT).await
+    }
+
     pub async fn pause_machine(&self, name: &str) -> Result<Machine, ClientError> {
         self.act(
             Method::POST,

@@ -74,6 +74,24 @@ pub enum JobKind {
     ExportReferencePoint,
     /// Removes what a reference point keeps.
     RemoveReferencePointData,
+    /// Starts a machine.
+    StartMachine,
+    /// Starts a machine from its saved memory.
+    RestoreMachine,
+    /// Lets a machine run on.
+    ResumeMachine,
+    /// Lets a machine stand still.
+    PauseMachine,
+    /// Saves a machine's memory and ends its process.
+    SaveMachine,
+    /// Has a machine's guest shut down.
+    ShutDownMachine,
+    /// Ends a machine's process at once.
+    TurnOffMachine,
+    /// Changes what a machine or a snapshot is called.
+    ModifyMachine,
+    /// Forgets a machine.
+    DestroyMachine,
 }
 
 /// Where a job stands.
@@ -98,6 +116,8 @@ pub enum Affected {
     Snapshot(Uuid),
     /// A collection.
     Collection(Uuid),
+    /// A machine.
+    Machine(Uuid),
 }
 
 same_variants!(
@@ -111,6 +131,15 @@ same_variants!(
         DestroyReferencePoint,
         ExportReferencePoint,
         RemoveReferencePointData,
+        StartMachine,
+        RestoreMachine,
+        ResumeMachine,
+        PauseMachine,
+        SaveMachine,
+        ShutDownMachine,
+        TurnOffMachine,
+        ModifyMachine,
+        DestroyMachine,
     }
 );
 same_variants!(
@@ -137,6 +166,7 @@ impl From<model::Job> for Job {
             affected: job.affected.map(|affected| match affected {
                 model::Affected::Snapshot(id) => Affected::Snapshot(id.0),
                 model::Affected::Collection(id) => Affected::Collection(id.0),
+                model::Affected::Machine(id) => Affected::Machine(id.0),
             }),
             started_at: job.started_at,
             changed_at: job.changed_at,

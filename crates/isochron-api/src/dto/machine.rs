@@ -85,6 +85,8 @@ pub enum Power {
     Paused,
     /// It has no process.
     Off,
+    /// It has no process; its memory is in a file, from which it goes on.
+    Saved,
 }
 
 /// A disk as it is now.
@@ -146,13 +148,17 @@ pub struct MachineChange {
     /// A new name.
     #[serde(default)]
     pub name: Option<String>,
+    /// What its owner notes about it, instead of what was noted before.
+    #[serde(default)]
+    pub notes: Option<String>,
 }
 
 same_variants!(
     Power = model::Power {
         Running,
         Paused,
-        Off
+        Off,
+        Saved
     }
 );
 

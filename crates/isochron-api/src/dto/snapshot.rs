@@ -17,9 +17,11 @@ pub struct Snapshot {
     pub id: Uuid,
     /// Its name.
     pub name: String,
-    /// The name that its collection had when it was taken.
+    /// The name that its collection had when it was taken; of a snapshot of a single
+    /// machine, the machine's.
     pub collection: String,
-    /// That collection's identifier.
+    /// That collection's identifier; of a snapshot of a single machine, the
+    /// machine's.
     pub collection_id: Uuid,
     /// Memory and disks, or disks.
     #[serde(rename = "type")]
@@ -154,7 +156,7 @@ pub enum MemorySave {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSnapshot {
-    /// Of which collection, by name or identifier.
+    /// Of which collection, by name or identifier; or of which single machine.
     pub collection: String,
     /// Its name; `COLLECTION - (DATE)` where absent.
     #[serde(default)]

@@ -66,7 +66,7 @@ pub(super) async fn show(
     Ok(Json(engine.machine_view(machine.id).await?.into()))
 }
 
-/// Renames a machine.
+/// Gives a machine another name, or other notes.
 #[utoipa::path(patch, path = "/v1/machines/{machine}", operation_id = "change_machine",
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     request_body = MachineChange,
@@ -80,6 +80,9 @@ pub(super) async fn change(
         let machine = engine.find_machine(&machine).await?;
         if let Some(name) = &change.name {
             engine.rename_machine(machine.id, name).await?;
+        }
+        if let Some(notes) = &change.notes {
+            engine.note_machine(machine.id, notes).await?;
         }
         engine.machine_view(machine.id).await
     })
@@ -106,7 +109,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Starts a machine.
+/// Starts a machine; one that is saved goes on from its memory.
 #[utoipa::path(post, path = "/v1/machines/{machine}/start", operation_id = "start_machine",
     tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
     responses((status = 200, description = "The machine", body = Machine), Refusal))]
@@ -175,6 +178,17 @@ pub(super) async fn resume(
     act(engine, machine, Action::Resume).await
 }
 
+/// Saves a machine: its memory goes to a file and its process ends.
+#[utoipa::path(post, path = "/v1/machines/{machine}/save", operation_id = "save_machine",
+    tag = "machines", params(("machine" = String, Path, description = "Name or identifier")),
+    responses((status = 200, description = "The machine", body = Machine), Refusal))]
+pub(super) async fn save(
+    Asked(engine): Asked,
+    Named(machine): Named<String>,
+) -> Result<Json<Machine>, ApiError> {
+    act(engine, machine, Action::Save).await
+}
+
 /// What is done to a machine.
 enum Action {
     Start,
@@ -182,6 +196,7 @@ enum Action {
     Kill,
     Pause,
     Resume,
+    Save,
 }
 
 /// Does something to a machine and answers with the machine as it is then.
@@ -194,6 +209,7 @@ async fn act(engine: Engine, name: String, action: Action) -> Result<Json<Machin
             Action::Kill => engine.kill_machine(id).await?,
             Action::Pause => engine.pause_machine(id).await?,
             Action::Resume => engine.resume_machine(id).await?,
+            Action::Save => engine.save_machine(id).await?,
         }
         engine.machine_view(id).await
     })

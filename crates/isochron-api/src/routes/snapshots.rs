@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use axum::Json;
 use axum::response::IntoResponse;
-use isochron_engine::model::SnapshotId;
-use isochron_engine::{CreateSnapshot, Engine};
+use isochron_engine::model::{CollectionId, SnapshotId};
+use isochron_engine::{CreateSnapshot, Engine, EngineError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -18,7 +18,7 @@ use crate::dto::{Job, NewSnapshot, Snapshot};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
-    /// Only this collection's, by name or identifier.
+    /// Only this collection's, by name or identifier; or this single machine's.
     collection: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Result<Json<Vec<Snapshot>>, ApiError> {
     let collection = match which.collection {
-        Some(text) => Some(engine.find_collection(&text).await?.id),
+        Some(text) => Some(find(&engine, &text).await?),
         None => None,
     };
     let current = currents(&engine).await?;
@@ -47,7 +47,20 @@ pub(super) async fn list(
     ))
 }
 
-/// Takes a snapshot of a collection at one instant.
+/// A collection, or the collection of one that a machine is, where no collection
+/// has that name.
+async fn find(engine: &Engine, text: &str) -> Result<CollectionId, EngineError> {
+    let missing = match engine.find_collection(text).await {
+        Ok(collection) => return Ok(collection.id),
+        Err(error) => error,
+    };
+    match engine.find_machine(text).await {
+        Ok(machine) => Ok(machine.id.into()),
+        Err(_) => Err(missing),
+    }
+}
+
+/// Takes a snapshot of a collection, or of a single machine, at one instant.
 ///
 /// Everything that can be checked is checked before the answer; the job's
 /// `snapshot_id` is the snapshot to be.
@@ -62,7 +75,7 @@ pub(super) async fn create(
     let started = to_end({
         let engine = engine.clone();
         async move {
-            let collection = engine.find_collection(&new.collection).await?.id;
+            let collection = find(&engine, &new.collection).await?;
             engine
                 .create_snapshot(CreateSnapshot {
                     collection,

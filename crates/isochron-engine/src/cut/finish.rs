@@ -35,6 +35,9 @@ pub(super) fn report(plan: &Plan, evidence: &[Evidence]) -> Result<CutReport, En
                 },
                 memory_note: match &evidence.save {
                     Some(SaveMode::Plain(reason)) => Some(reason.clone()),
+                    None if member.saved.is_some() => {
+                        Some("it was saved before, and the snapshot holds that".to_owned())
+                    }
                     _ => None,
                 },
                 frozen_filesystems: evidence.frozen,
@@ -105,6 +108,7 @@ pub(super) async fn commit(
     let created_at = instant
         .and_then(from_stamp)
         .unwrap_or_else(|| inner.clock.now());
+    let single = plan.collection.id.0 == plan.members[0].machine.id.0;
     let mut transaction = inner.records.begin().await;
     if transaction.exists(&snapshot_key(plan.id)).await? {
         return Err(EngineError::invalid(format!(
@@ -127,12 +131,19 @@ pub(super) async fn commit(
         machine.current = Some(plan.id);
         transaction.put(&machine)?;
         members.push(MemberSnapshot {
-            id: MemberSnapshotId::new(),
+            // Whoever asks for a single machine's snapshot can name it beforehand.
+            id: match single {
+                true => MemberSnapshotId(plan.id.0),
+                false => MemberSnapshotId::new(),
+            },
             machine: machine.id,
             machine_name: machine.name.clone(),
             power: member.power,
             definition: machine.definition.clone(),
-            machine_type: evidence.machine_type,
+            machine_type: match &member.saved {
+                Some(saved) => saved.machine_type.clone(),
+                None => evidence.machine_type,
+            },
             disks: member
                 .disks
                 .iter()
@@ -144,7 +155,7 @@ pub(super) async fn commit(
                 })
                 .collect(),
             left_out: member.left_out.clone(),
-            memory,
+            memory: memory.or_else(|| member.saved.as_ref().map(|saved| saved.memory.clone())),
             parent: parent.and_then(|parent| {
                 parent
                     .members
@@ -154,9 +165,16 @@ pub(super) async fn commit(
             }),
         });
     }
-    let mut collection: Collection = transaction
-        .require(&collection_key(plan.collection.id))
-        .await?;
+    // There is no record of the collection of one that a machine is: the plan has
+    // what it needs, and the pass has kept others from changing it.
+    let key = collection_key(plan.collection.id);
+    let recorded: Option<Collection> = transaction.get(&key).await?;
+    if recorded.is_none() && !single {
+        return Err(EngineError::not_found(format!(
+            "there is no {key} any more"
+        )));
+    }
+    let mut collection = recorded.unwrap_or_else(|| plan.collection.clone());
     let snapshot = Snapshot {
         id: plan.id,
         name: plan.name.clone(),
@@ -168,9 +186,12 @@ pub(super) async fn commit(
         created_at,
         members,
         cut: report,
+        notes: String::new(),
     };
-    collection.current = Some(plan.id);
-    transaction.put(&collection)?;
+    if !single {
+        collection.current = Some(plan.id);
+        transaction.put(&collection)?;
+    }
     transaction.put(&snapshot)?;
     transaction.delete(journal_key(journal.job));
     let ended = progress.ending(Some(Affected::Snapshot(plan.id)), None)?;

@@ -9,8 +9,8 @@ use futures::future::join_all;
 use crate::engine::Inner;
 use crate::gate::Pass;
 use crate::model::{
-    Collection, Consistency, ImageFormat, Layer, LayerId, Machine, Power, Snapshot, SnapshotId,
-    SnapshotKind,
+    Collection, Consistency, ImageFormat, Layer, LayerId, Machine, Power, SavedState, Snapshot,
+    SnapshotId, SnapshotKind,
 };
 use crate::ports::{LayerFile, LiveMachine, Swap};
 use crate::records::snapshot_key;
@@ -35,7 +35,10 @@ pub(crate) struct Member {
     pub(super) live: Option<Arc<dyn LiveMachine>>,
     pub(super) disks: Vec<MemberDisk>,
     pub(super) left_out: Vec<String>,
+    /// The file that receives its memory.
     pub(super) memory: Option<PathBuf>,
+    /// Its memory, if it is saved already.
+    pub(super) saved: Option<SavedState>,
 }
 
 pub(super) struct MemberDisk {
@@ -87,7 +90,7 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
         ));
     }
     let consistency = request.consistency.unwrap_or(Consistency::Crash);
-    let collection = inner.collection(request.collection).await?;
+    let collection = inner.collection_or_machine(request.collection).await?;
     let machines = inner.machines_of(&collection).await?;
     if machines.is_empty() {
         return Err(EngineError::state(format!(
@@ -115,7 +118,7 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
         .enter("a snapshot is being taken", &collection, &machines)
         .await?;
     // Records may have changed before the pass was got.
-    let collection = inner.collection(collection.id).await?;
+    let collection = inner.collection_or_machine(collection.id).await?;
     let held: Vec<_> = machines.iter().map(|machine| machine.id).collect();
     let machines = inner.machines_of(&collection).await?;
     if !machines.iter().map(|machine| machine.id).eq(held) {
@@ -163,7 +166,7 @@ impl Member {
                      take it out of the collection",
                 ));
             }
-            None => Power::Off,
+            None => machine.power(None).await?,
         };
         if consistency == Consistency::Application {
             match (power, &live) {
@@ -174,11 +177,11 @@ impl Member {
                          start qemu-guest-agent in the guest, or ask for crash consistency",
                     ));
                 }
-                (Power::Paused, _) => {
-                    return Err(EngineError::state(
-                        "it is paused, so its file systems cannot be frozen; resume it, or ask \
-                         for crash consistency",
-                    ));
+                (Power::Paused | Power::Saved, _) => {
+                    return Err(EngineError::state(format!(
+                        "it is {power}, so its file systems cannot be frozen; let it run, or ask \
+                         for crash consistency"
+                    )));
                 }
                 _ => {}
             }
@@ -237,8 +240,11 @@ impl Member {
                 virtual_size,
             });
         }
-        let memory = (request.kind == SnapshotKind::Standard && power != Power::Off)
+        let memory = (request.kind == SnapshotKind::Standard && live.is_some())
             .then(|| inner.memory_file(id, machine.id));
+        let saved = (request.kind == SnapshotKind::Standard && live.is_none())
+            .then(|| machine.saved.clone())
+            .flatten();
         Ok(Self {
             machine,
             power,
@@ -246,6 +252,7 @@ impl Member {
             disks,
             left_out,
             memory,
+            saved,
         })
     }
 }

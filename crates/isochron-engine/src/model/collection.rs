@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{CollectionId, MachineId, SnapshotId};
+use super::{CollectionId, Machine, MachineId, SnapshotId};
 
 /// A named set of virtual machines, or of collections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +25,22 @@ pub struct Collection {
     /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+impl Collection {
+    /// The collection of one that a machine is. It is no record: nobody made it,
+    /// nobody sees it listed, and it is there for as long as the machine.
+    pub(crate) fn of_one(machine: &Machine) -> Self {
+        Self {
+            id: machine.id.into(),
+            name: machine.name.clone(),
+            kind: CollectionKind::Machines,
+            machines: vec![machine.id],
+            collections: Vec::new(),
+            current: machine.current,
+            created_at: machine.created_at,
+        }
+    }
 }
 
 /// What a collection may hold.

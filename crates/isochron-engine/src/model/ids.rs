@@ -45,6 +45,13 @@ id!(
     /// A collection.
     CollectionId
 );
+impl From<MachineId> for CollectionId {
+    /// The collection of one that a machine is: it has the machine's identifier.
+    fn from(machine: MachineId) -> Self {
+        Self(machine.0)
+    }
+}
+
 id!(
     /// A snapshot collection.
     SnapshotId

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{CollectionId, JobId, SnapshotId};
+use super::{CollectionId, JobId, MachineId, SnapshotId};
 use crate::ErrorKind;
 
 /// A job.
@@ -23,7 +23,7 @@ pub struct Job {
     pub cancellable: bool,
     /// Who asked for it.
     pub owner: Option<String>,
-    /// The collection that it works on.
+    /// The collection that it works on; or, as a collection of one, the machine.
     pub collection: Option<CollectionId>,
     /// The snapshot collection that it makes, applies or destroys.
     pub snapshot: Option<SnapshotId>,
@@ -65,6 +65,24 @@ pub enum JobKind {
     ExportReferencePoint,
     /// Removes what a reference point keeps.
     RemoveReferencePointData,
+    /// Starts a machine.
+    StartMachine,
+    /// Starts a machine from its saved memory.
+    RestoreMachine,
+    /// Lets a machine run on, or finds it running.
+    ResumeMachine,
+    /// Lets a machine stand still.
+    PauseMachine,
+    /// Saves a machine's memory and ends its process.
+    SaveMachine,
+    /// Has a machine's guest shut down.
+    ShutDownMachine,
+    /// Ends a machine's process at once.
+    TurnOffMachine,
+    /// Changes what a machine or a snapshot is called.
+    ModifyMachine,
+    /// Forgets a machine.
+    DestroyMachine,
 }
 
 /// Where a job stands.
@@ -89,6 +107,8 @@ pub enum Affected {
     Snapshot(SnapshotId),
     /// A collection.
     Collection(CollectionId),
+    /// A machine.
+    Machine(MachineId),
 }
 
 /// Why a job failed.

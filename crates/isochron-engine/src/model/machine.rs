@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{LayerId, MachineId, SnapshotId};
+use super::{LayerId, MachineId, MemoryState, SnapshotId};
 
 /// A virtual machine that the engine knows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,9 +28,21 @@ pub struct Machine {
     /// Free text of its owner.
     #[serde(default)]
     pub notes: String,
+    /// What was saved of it, to go on from.
+    #[serde(default)]
+    pub saved: Option<SavedState>,
     /// When it was defined.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+/// A machine's memory and devices while it has no process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedState {
+    /// The file.
+    pub memory: MemoryState,
+    /// The exact machine type that the process had.
+    pub machine_type: Option<String>,
 }
 
 impl Machine {
@@ -259,4 +271,17 @@ pub enum Power {
     Paused,
     /// It has no process.
     Off,
+    /// It has no process; its memory is in a file, from which it goes on.
+    Saved,
+}
+
+impl std::fmt::Display for Power {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Off => "off",
+            Self::Saved => "saved",
+        })
+    }
 }

@@ -16,7 +16,8 @@ pub struct Snapshot {
     pub id: SnapshotId,
     /// Its name.
     pub name: String,
-    /// The collection that it was taken of (which may be gone since).
+    /// The collection that it was taken of (which may be gone since). Of a single
+    /// machine, the collection of one that the machine is.
     pub collection: CollectionId,
     /// That collection's name at the time.
     pub collection_name: String,
@@ -33,6 +34,19 @@ pub struct Snapshot {
     pub members: Vec<MemberSnapshot>,
     /// The evidence.
     pub cut: CutReport,
+    /// Free text of its owner.
+    #[serde(default)]
+    pub notes: String,
+}
+
+impl Snapshot {
+    /// The machine, if it was taken of a single machine and not of a collection.
+    pub fn of_machine(&self) -> Option<MachineId> {
+        let [member] = self.members.as_slice() else {
+            return None;
+        };
+        (self.collection == member.machine.into()).then_some(member.machine)
+    }
 }
 
 /// What a snapshot holds.

@@ -11,7 +11,7 @@ use isochron_engine::model::{
     CollectionId, CollectionKind, Consistency, Definition, JobId, JobState, MachineId, Power,
     Snapshot, SnapshotId, SnapshotKind,
 };
-use isochron_engine::{Config, CreateSnapshot, Engine, EngineError, Started};
+use isochron_engine::{Config, CreateSnapshot, Engine, EngineError, PowerChange, Started};
 use isochron_sim::{Daemon, Point, Survey, When, World};
 use tokio::sync::Notify;
 
@@ -25,6 +25,10 @@ pub enum Op {
     Apply(SnapshotKind),
     /// Of one of three.
     Destroy(usize),
+    /// Of the first machine.
+    Save,
+    /// Of the first machine, which is saved.
+    Restore,
 }
 
 /// What a member's disks hold.
@@ -195,7 +199,7 @@ impl Scene {
             stood: Arc::default(),
         };
         let earlier = match op {
-            Op::Create(..) => vec![],
+            Op::Create(..) | Op::Save | Op::Restore => vec![],
             Op::Apply(kind) => vec![kind],
             Op::Destroy(_) => vec![SnapshotKind::Recovery; 3],
         };
@@ -205,6 +209,9 @@ impl Scene {
             let content = content(&scene.world, &snapshot).unwrap();
             scene.snapshots.push((snapshot.id, content));
             scene.guests.exchange(&scene.world, scene.pair());
+        }
+        if op == Op::Restore {
+            scene.engine.save_machine(scene.pair()[0]).await.unwrap();
         }
         scene.before = scene.world.survey();
         scene.jobs_before = scene
@@ -312,8 +319,11 @@ impl Scene {
     }
 
     /// Asks for the operation.
-    pub async fn start(&self) -> Result<Started, EngineError> {
-        match self.op {
+    pub async fn start(&self) -> Result<JobId, EngineError> {
+        let power = async |change| self.engine.change_power(self.pair()[0], change, None).await;
+        let started = match self.op {
+            Op::Save => return power(PowerChange::Save).await,
+            Op::Restore => return power(PowerChange::Run).await,
             Op::Create(kind, consistency) => {
                 let request = request(self.collection, kind, consistency);
                 self.engine.create_snapshot(request).await
@@ -324,20 +334,21 @@ impl Scene {
                     .destroy_snapshot(self.snapshots[index].0, None)
                     .await
             }
-        }
+        };
+        started.map(|started: Started| started.job)
     }
 
     /// Carries the operation out until its job has ended or the daemon is dead.
     /// What hangs goes on at last.
     pub async fn perform(&self) -> Result<(), String> {
         let work = async {
-            if let Ok(started) = self.start().await {
-                self.engine.wait_job(started.job).await.ok();
+            if let Ok(job) = self.start().await {
+                self.engine.wait_job(job).await.ok();
             }
         };
         let patience = async {
             // Saving the present is given minutes, all else seconds.
-            let long = if matches!(self.op, Op::Apply(_)) {
+            let long = if matches!(self.op, Op::Apply(_) | Op::Save) {
                 500
             } else {
                 60

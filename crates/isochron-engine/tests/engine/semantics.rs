@@ -3,4 +3,5 @@
 
 pub mod host;
 mod returning;
+mod single;
 mod taking;

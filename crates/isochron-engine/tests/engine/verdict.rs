@@ -45,7 +45,7 @@ impl Scene {
         self.at_rest(engine).await?;
         let stood = *self.stood.lock().unwrap();
         let limit = match self.op {
-            Op::Apply(_) => Duration::from_secs(600),
+            Op::Apply(_) | Op::Save | Op::Restore => Duration::from_secs(600),
             Op::Create(_, Consistency::Application) => Duration::from_secs(21),
             _ => Duration::from_secs(11),
         };
@@ -63,7 +63,8 @@ impl Scene {
             }
         } else {
             for member in &self.machines {
-                let (is, shall) = (self.world.power(member.id), self.power(member, done));
+                let is = engine.power(member.id).await.map_err(|e| e.to_string())?;
+                let shall = self.power(member, done);
                 ensure!(is == shall, "is {is:?} and shall be {shall:?}");
             }
         }
@@ -83,7 +84,29 @@ impl Scene {
             "{directories} directories of memory"
         );
         self.goes_on(engine).await?;
+        if happened == Happened::Nothing {
+            self.saved_goes_on(engine).await?;
+        }
         Ok(done)
+    }
+
+    /// Whoever is saved goes on from where its disks are.
+    async fn saved_goes_on(&self, engine: &Engine) -> Result<(), String> {
+        for member in &self.machines {
+            let power = engine.power(member.id).await.map_err(|e| e.to_string())?;
+            if power == Power::Saved {
+                let started = engine.start_machine(member.id).await;
+                started.map_err(|error| format!("it is not restored: {error}"))?;
+                let memory = self.world.guest_memory(member.id);
+                let memory = memory.map_err(|error| error.to_string())?;
+                let holds = self.holds(engine, member.id).await?.len();
+                ensure!(
+                    memory == holds as u64,
+                    "restored memory of {memory} writes with disks of {holds}"
+                );
+            }
+        }
+        self.at_rest(engine).await
     }
 
     /// Waits until records, files and processes agree.
@@ -120,6 +143,11 @@ impl Scene {
                 Ok(new == 1)
             }
             Op::Destroy(_) => Ok(old + 1 == self.snapshots.len()),
+            Op::Save | Op::Restore => {
+                let machine = engine.machine(self.pair()[0]).await;
+                let saved = machine.map_err(|e| e.to_string())?.saved.is_some();
+                Ok(saved == (self.op == Op::Save))
+            }
             Op::Apply(_) => {
                 ensure!(
                     old == self.snapshots.len() && new == 0,
@@ -181,6 +209,8 @@ impl Scene {
             Op::Create(..) => JobKind::CreateSnapshot,
             Op::Apply(_) => JobKind::ApplySnapshot,
             Op::Destroy(_) => JobKind::DestroySnapshot,
+            Op::Save => JobKind::SaveMachine,
+            Op::Restore => JobKind::RestoreMachine,
         };
         let mut new = jobs
             .iter()
@@ -200,6 +230,12 @@ impl Scene {
     /// What a member shall do now.
     fn power(&self, member: &crate::scene::Member, done: bool) -> Power {
         match (self.op, member.power) {
+            (Op::Save | Op::Restore, _) if member.id == self.pair()[0] => {
+                match done == (self.op == Op::Save) {
+                    true => Power::Saved,
+                    false => Power::Running,
+                }
+            }
             (Op::Apply(SnapshotKind::Recovery), Power::Paused) if done => Power::Off,
             (_, power) => power,
         }
@@ -263,7 +299,7 @@ impl Scene {
         let mut holds = Content::new();
         for disk in &view.disks {
             let read = match view.power {
-                Power::Off => self.world.read_view(&disk.chain[0].path),
+                Power::Off | Power::Saved => self.world.read_view(&disk.chain[0].path),
                 _ => self.world.guest_view(id, &disk.name),
             };
             holds.extend(read.map_err(|error| error.to_string())?.into_keys());

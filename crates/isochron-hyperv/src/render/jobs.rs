@@ -21,9 +21,11 @@ fn job_state(state: JobState) -> u16 {
     }
 }
 
-/// JobType (Msvm_ConcreteJob), and the job in words.
-fn job_type(kind: JobKind) -> (u16, &'static str) {
-    match kind {
+/// JobType (Msvm_ConcreteJob), and the job in words. Hyper-V has a type of its own
+/// for the snapshot of a single machine.
+fn job_type(job: &Job, single: bool) -> (u16, &'static str) {
+    match job.kind {
+        JobKind::CreateSnapshot if single => (70, "Taking a snapshot of a virtual machine"),
         JobKind::CreateSnapshot => (198, "Taking a snapshot of a collection"),
         JobKind::ApplySnapshot => (71, "Applying a snapshot of a collection"),
         JobKind::DestroySnapshot => (72, "Destroying a snapshot of a collection"),
@@ -33,6 +35,15 @@ fn job_type(kind: JobKind) -> (u16, &'static str) {
         JobKind::ExportReferencePoint => (206, "Exporting a reference point of a collection"),
         JobKind::RemoveReferencePointData => (207, "Removing the data of a reference point"),
         JobKind::DestroyReferencePoint => (208, "Destroying a reference point of a collection"),
+        JobKind::StartMachine => (12, "Starting a virtual machine"),
+        JobKind::PauseMachine => (26, "Pausing a virtual machine"),
+        JobKind::SaveMachine => (14, "Saving a virtual machine"),
+        JobKind::RestoreMachine => (15, "Restoring a virtual machine"),
+        JobKind::ShutDownMachine => (16, "Shutting a virtual machine down"),
+        JobKind::ResumeMachine => (27, "Resuming a virtual machine"),
+        JobKind::TurnOffMachine => (13, "Turning a virtual machine off"),
+        JobKind::ModifyMachine => (2, "Modifying a virtual machine"),
+        JobKind::DestroyMachine => (3, "Destroying a virtual machine"),
     }
 }
 
@@ -46,6 +57,15 @@ pub(crate) fn effects(kind: JobKind) -> (u16, &'static str) {
         JobKind::ConvertSnapshot => (1, "A snapshot becomes a reference point"),
         JobKind::RemoveReferencePointData => (1, "The data of a reference point is removed"),
         JobKind::DestroyReferencePoint => (1, "A reference point is destroyed"),
+        JobKind::StartMachine
+        | JobKind::RestoreMachine
+        | JobKind::ResumeMachine
+        | JobKind::PauseMachine
+        | JobKind::SaveMachine
+        | JobKind::ShutDownMachine
+        | JobKind::TurnOffMachine
+        | JobKind::ModifyMachine
+        | JobKind::DestroyMachine => (1, "The state of a virtual machine is changed"),
     }
 }
 
@@ -66,9 +86,16 @@ fn reason(job: &Job) -> Option<JobError> {
     Some(job.error.clone().unwrap_or_else(unsaid))
 }
 
-/// A job, at a time. `retention` is how long it is kept after its end.
-pub(super) fn job(job: &Job, retention: Duration, now: OffsetDateTime, instance: &mut Instance) {
-    let (job_type, words) = job_type(job.kind);
+/// A job, at a time. `single`: it works on a single machine. `retention` is how long
+/// it is kept after its end.
+pub(super) fn job(
+    job: &Job,
+    single: bool,
+    retention: Duration,
+    now: OffsetDateTime,
+    instance: &mut Instance,
+) {
+    let (job_type, words) = job_type(job, single);
     let elapsed = job.ended_at.unwrap_or(now) - job.started_at;
     instance
         .set("Caption", words)
@@ -187,7 +214,7 @@ mod tests {
     fn shown(record: &Job) -> Instance {
         let mut instance = Instance::new(class::JOB);
         let now = record.started_at + Duration::from_millis(1500);
-        job(record, Duration::from_secs(300), now, &mut instance);
+        job(record, false, Duration::from_secs(300), now, &mut instance);
         instance
     }
 

@@ -3,12 +3,15 @@
 //! The evidence for the instant is readable where the classes have room: the whole
 //! cut report, as JSON, is a snapshot collection's Description (Caption says in
 //! words what it is); a member's part of it is the first element of Notes in the
-//! member's settings.
+//! member's settings, before what its owner noted.
+
+use std::path::Path;
 
 use isochron_cim::{DateTime, Instance};
 use isochron_engine::model::{Consistency, Snapshot, SnapshotKind};
 use serde_json::{Value as Json, json};
 
+use super::machines::common;
 use crate::object::Member;
 
 /// What a snapshot collection says of its instant: `id`, `name`, `kind`,
@@ -42,28 +45,34 @@ pub(super) fn collection(snapshot: &Snapshot, instance: &mut Instance) {
         .set("Description", report(snapshot).to_string());
 }
 
+/// A member's part of the evidence for the instant, as JSON.
+pub(crate) fn evidence(member: &Member) -> String {
+    let machine = member.record().machine;
+    let mut cuts = member.snapshot.cut.members.iter();
+    let cut = cuts.find(|cut| cut.vm == machine);
+    cut.map_or(Json::Null, |cut| json!(cut)).to_string()
+}
+
 /// A member's snapshot: the settings that the machine had, and its part of the
-/// evidence.
-pub(super) fn member(member: &Member, instance: &mut Instance) {
+/// evidence. `state` is the daemon's directory.
+pub(super) fn member(member: &Member, state: &Path, instance: &mut Instance) {
     let (snapshot, record) = (&member.snapshot, member.record());
     let machine = record.machine.to_string();
-    let cut = snapshot
-        .cut
-        .members
-        .iter()
-        .find(|cut| cut.vm == record.machine);
-    let notes = cut.map_or(Json::Null, |cut| json!(cut));
+    let mut notes = vec![evidence(member)];
+    if !snapshot.notes.is_empty() {
+        notes.push(snapshot.notes.clone());
+    }
+    common(&record.definition, state, instance);
     instance
         .set("Caption", "Virtual Machine Settings")
-        .set("Description", "Checkpoint settings for the virtual machine")
+        .set("Description", "Snapshot settings for the virtual machine")
         .set("ElementName", snapshot.name.as_str())
         .set("VirtualSystemIdentifier", machine.as_str())
         .set("BIOSGUID", machine.as_str())
         .set("ConfigurationID", record.id.to_string())
         .set("CreationTime", DateTime::from(snapshot.created_at))
         .set("IsSaved", record.memory.is_some())
-        .set("IsAutomaticSnapshot", false)
-        .set("Notes", vec![notes.to_string()])
+        .set("Notes", notes)
         .set(
             "VirtualSystemType",
             match snapshot.kind {

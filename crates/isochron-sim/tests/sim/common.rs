@@ -33,6 +33,7 @@ pub fn machine(world: &World, name: &str) -> Machine {
         current: None,
         last_applied: None,
         notes: String::new(),
+        saved: None,
         created_at: world.clock().now(),
     }
 }

@@ -101,6 +101,8 @@ fn view(machine: &Machine, power: Power, chain: &[&str]) -> MachineView {
     MachineView {
         machine: machine.clone(),
         power,
+        since: None,
+        on_time: None,
         process_id: None,
         disks: vec![disk],
     }

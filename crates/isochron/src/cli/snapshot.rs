@@ -19,7 +19,7 @@ pub enum Verb {
   isochron snapshot create shop --type recovery --consistency application
   isochron snapshot create shop --no-wait --json")]
     Create {
-        /// The collection, by name or identifier
+        /// The collection, by name or identifier; or a single machine
         collection: String,
         /// The snapshot's name [default: COLLECTION - (DATE)]
         #[arg(long)]
@@ -45,7 +45,7 @@ pub enum Verb {
     /// List snapshots as the trees that they form
     #[command(after_help = "Example:\n  isochron snapshot list shop")]
     List {
-        /// Only this collection's
+        /// Only this collection's, or this single machine's
         collection: Option<String>,
     },
     /// Show a snapshot: its layers and the evidence for its instant
@@ -332,6 +332,7 @@ fn show(snapshot: &Snapshot) -> String {
                 Power::Running => "running",
                 Power::Paused => "paused",
                 Power::Off => "off",
+                Power::Saved => "saved",
             }
             .to_owned(),
             since(member.stopped_at_us),

@@ -90,6 +90,15 @@ pub enum Verb {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Save machines: their memory goes to a file and their process ends
+    ///
+    /// `vm start` lets them go on from there.
+    #[command(after_help = "Example:\n  isochron vm save web db")]
+    Save {
+        /// Names or identifiers
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
     /// Give a machine another name
     #[command(after_help = "Example:\n  isochron vm rename web web-old")]
     Rename {
@@ -185,9 +194,16 @@ impl Verb {
                 })
                 .await
             }
+            Self::Save { names } => {
+                each(session, &names, async |name| {
+                    client.save_machine(name).await
+                })
+                .await
+            }
             Self::Rename { name, new_name } => {
                 let change = MachineChange {
                     name: Some(new_name),
+                    notes: None,
                 };
                 let machine = client.change_machine(&name, &change).await?;
                 session.print(&machine, |machine| {
@@ -255,6 +271,7 @@ fn power(power: Option<Power>) -> &'static str {
         Some(Power::Running) => "running",
         Some(Power::Paused) => "paused",
         Some(Power::Off) => "off",
+        Some(Power::Saved) => "saved",
         None => "unknown",
     }
 }

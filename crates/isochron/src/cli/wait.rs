@@ -103,6 +103,15 @@ fn bar() -> ProgressBar {
 /// What a job does, for people.
 pub fn title(kind: JobKind) -> &'static str {
     match kind {
+        JobKind::StartMachine => "start machine",
+        JobKind::RestoreMachine => "restore machine",
+        JobKind::ResumeMachine => "resume machine",
+        JobKind::PauseMachine => "pause machine",
+        JobKind::SaveMachine => "save machine",
+        JobKind::ShutDownMachine => "shut down machine",
+        JobKind::TurnOffMachine => "turn off machine",
+        JobKind::ModifyMachine => "modify machine",
+        JobKind::DestroyMachine => "destroy machine",
         JobKind::CreateSnapshot => "create snapshot",
         JobKind::ApplySnapshot => "apply snapshot",
         JobKind::DestroySnapshot => "destroy snapshot",
