@@ -1,0 +1,22 @@
+//! What every TCP listener needs below its protocol, whichever that is.
+//!
+//! - [`Listener`] accepts connections, does TLS and keeps to [`Limits`]: neither
+//!   slow handshakes nor thousands of idle connections keep others from being
+//!   served.
+//! - [`Tls`] is a certificate with its key, made at first start if there is none,
+//!   and read anew while connections go on.
+//! - [`Authenticator`] is asked who a request's sender is.
+//!
+//! Every listener speaks HTTP/1.1, and that is all this room knows of it.
+
+mod auth;
+mod listener;
+mod places;
+mod stream;
+mod tls;
+
+pub use auth::{AllowAll, Authenticator, basic_credentials};
+pub use listener::{Arrival, Connection, Listener, Peer};
+pub use places::{Busy, Limits, Place};
+pub use stream::Stream;
+pub use tls::{Files, Tls, TlsError, make_self_signed};
