@@ -108,8 +108,8 @@ fn a_cut_is_on_the_timeline(trace: &Value) {
             .find(|event| event["name"] == "process_name" && event["args"]["name"] == name);
         named.unwrap_or_else(|| panic!("{name} is not there"))["pid"].clone()
     };
-    // Begin and end of the last one of that name.
-    let last = |process: &Value, kind: &str, name: &str| {
+    // Begin and end of the last one of that name in that time.
+    let within = |process: &Value, kind: &str, name: &str, time: (f64, f64)| {
         let all = events
             .iter()
             .filter(|e| &e["pid"] == process && e["cat"] == kind && e["name"] == name);
@@ -117,11 +117,16 @@ fn a_cut_is_on_the_timeline(trace: &Value) {
             let began = event["ts"].as_f64().unwrap();
             (began, began + event["dur"].as_f64().unwrap_or(0.0))
         });
-        times.max_by(|a, b| a.0.total_cmp(&b.0))
+        times
+            .filter(|(began, _)| (time.0..=time.1).contains(began))
+            .max_by(|a, b| a.0.total_cmp(&b.0))
     };
     let engine = process("engine");
-    let step = |name| last(&engine, "steps", name).unwrap_or_else(|| panic!("no step {name}"));
-    let (whole, window) = (step("create snapshot"), step("window"));
+    let always = (0.0, f64::INFINITY);
+    let whole = within(&engine, "steps", "create snapshot", always).unwrap();
+    let step =
+        |name| within(&engine, "steps", name, whole).unwrap_or_else(|| panic!("no step {name}"));
+    let window = step("window");
     let order = [
         "create overlays",
         "prepare",
@@ -142,8 +147,9 @@ fn a_cut_is_on_the_timeline(trace: &Value) {
     let mut resumes = Vec::new();
     for machine in ["cut-0", "cut-1"] {
         let machine = process(machine);
-        let command = |name| last(&machine, "QMP", name).unwrap();
-        let event = |name| last(&machine, "events", name).unwrap().0;
+        // Within the cut: destroying the snapshot stops a machine again.
+        let command = |name| within(&machine, "QMP", name, whole).unwrap();
+        let event = |name| within(&machine, "events", name, whole).unwrap().0;
         let (stop, transaction, migrate) =
             (command("stop"), command("transaction"), command("migrate"));
         assert!(
