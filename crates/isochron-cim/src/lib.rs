@@ -8,6 +8,7 @@
 
 mod class;
 mod datetime;
+mod enumeration;
 mod error;
 mod instance;
 pub mod mof;
@@ -20,6 +21,7 @@ mod value;
 
 pub use class::{Class, Flavor, Method, Parameter, PropertyDecl, Qualifier, QualifierDecl, Scope};
 pub use datetime::{DateTime, ParseDateTimeError};
+pub use enumeration::{EnumerationLimits, Enumerations, Page};
 pub use error::{CimError, Status};
 pub use instance::{Instance, Property};
 pub use name::Name;

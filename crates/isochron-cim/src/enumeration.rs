@@ -1,0 +1,374 @@
+//! Enumerations that clients read in pages: DSP0200's pulled enumerations and
+//! WS-Management's contexts.
+//!
+//! What holds: a context belongs to the caller and the namespace that opened it,
+//! and nobody else learns that it is there; one page is read at a time; a context
+//! that nobody uses for its timeout is gone, with what it held; there are no more
+//! of them than [`EnumerationLimits`] allow. Of each sequence at most one instance
+//! is held beyond what was asked for, which is how its end is known.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::stream::TryStreamExt;
+use uuid::Uuid;
+
+use crate::{CimError, Instance, InstanceStream, Name, RequestContext, Status};
+
+/// How many enumerations may be open, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct EnumerationLimits {
+    /// Altogether.
+    pub open: usize,
+    /// By one caller.
+    pub by_caller: usize,
+    /// Instances in one page, whatever is asked for.
+    pub page: usize,
+    /// How long a context may be unused where its client does not say.
+    pub default_timeout: Duration,
+    /// The longest that a client may ask for.
+    pub longest_timeout: Duration,
+}
+
+impl Default for EnumerationLimits {
+    /// 256 altogether, 64 by one caller, 10,000 instances in a page, one minute, and
+    /// a quarter of an hour at most.
+    fn default() -> Self {
+        Self {
+            open: 256,
+            by_caller: 64,
+            page: 10_000,
+            default_timeout: Duration::from_secs(60),
+            longest_timeout: Duration::from_secs(900),
+        }
+    }
+}
+
+/// The open enumerations. `K` is what a protocol must know about one when its next
+/// page is asked for: its kind.
+#[derive(Debug)]
+pub struct Enumerations<K> {
+    limits: EnumerationLimits,
+    open: Mutex<HashMap<String, Open<K>>>,
+}
+
+#[derive(Debug)]
+struct Open<K> {
+    owner: Owner,
+    kind: K,
+    timeout: Duration,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle {
+        rest: Box<Rest>,
+        deadline: Instant,
+    },
+    /// A page is being read.
+    Busy,
+}
+
+/// What is still to come.
+struct Rest {
+    stream: InstanceStream,
+    /// Read already, to see whether there is more.
+    ahead: Option<Instance>,
+}
+
+impl std::fmt::Debug for Rest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Owner {
+    caller: Option<String>,
+    namespace: Name,
+}
+
+impl Owner {
+    fn of(cx: &RequestContext) -> Self {
+        Self {
+            caller: cx.principal.name.clone(),
+            namespace: crate::path::normal_namespace(&cx.namespace).into(),
+        }
+    }
+}
+
+/// Some of the instances of an enumeration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page {
+    /// The instances.
+    pub instances: Vec<Instance>,
+    /// By what to ask for more; `None` at the end.
+    pub context: Option<String>,
+}
+
+impl<K: Clone> Enumerations<K> {
+    /// None yet.
+    pub fn new(limits: EnumerationLimits) -> Self {
+        Self {
+            limits,
+            open: Mutex::default(),
+        }
+    }
+
+    /// The timeout to use where a client asks for this many seconds, or for none.
+    ///
+    /// # Errors
+    /// `INVALID_OPERATION_TIMEOUT` for 0 (never) and for more than the limit.
+    pub fn timeout(&self, seconds: Option<u64>) -> Result<Duration, CimError> {
+        let longest = self.limits.longest_timeout;
+        match seconds.map(Duration::from_secs) {
+            None => Ok(self.limits.default_timeout),
+            Some(timeout) if !timeout.is_zero() && timeout <= longest => Ok(timeout),
+            Some(_) => Err(CimError::new(
+                Status::InvalidOperationTimeout,
+                format!(
+                    "enumerations stay open unused for 1 to {} s, not for less or ever",
+                    longest.as_secs()
+                ),
+            )),
+        }
+    }
+
+    /// Opens an enumeration of the stream with its first page of `most` instances.
+    ///
+    /// # Errors
+    /// The stream's; `SERVER_LIMITS_EXCEEDED` where there would be too many.
+    pub async fn open(
+        &self,
+        cx: &RequestContext,
+        stream: InstanceStream,
+        kind: K,
+        timeout: Duration,
+        most: usize,
+    ) -> Result<Page, CimError> {
+        let owner = Owner::of(cx);
+        drop(self.room(&owner)?);
+        let mut rest = Box::new(Rest {
+            stream,
+            ahead: None,
+        });
+        let (instances, more) = rest.read(most.min(self.limits.page)).await?;
+        let context = match more {
+            false => None,
+            true => {
+                let context = Uuid::new_v4().to_string();
+                // Others may have come in the meantime.
+                let mut open = self.room(&owner)?;
+                let state = State::Idle {
+                    rest,
+                    deadline: Instant::now() + timeout,
+                };
+                open.insert(
+                    context.clone(),
+                    Open {
+                        owner,
+                        kind,
+                        timeout,
+                        state,
+                    },
+                );
+                Some(context)
+            }
+        };
+        Ok(Page { instances, context })
+    }
+
+    /// The next page of `most` instances. It begins the timeout anew, also with no
+    /// instance. An error ends the enumeration.
+    ///
+    /// # Errors
+    /// `INVALID_ENUMERATION_CONTEXT` if there is none of this kind for this caller
+    /// in this namespace; `PULL_HAS_BEEN_ABANDONED` if it was closed meanwhile;
+    /// `FAILED` if another page of it is being read; the stream's.
+    pub async fn pull(
+        &self,
+        cx: &RequestContext,
+        context: &str,
+        kind: impl Fn(&K) -> bool,
+        most: usize,
+    ) -> Result<Page, CimError> {
+        let mut busy = self.take(cx, context, kind)?;
+        let Some(rest) = &mut busy.rest else {
+            return Err(unknown(context));
+        };
+        let (instances, more) = rest.read(most.min(self.limits.page)).await?;
+        if !busy.put_back(more) {
+            return Err(CimError::new(
+                Status::PullHasBeenAbandoned,
+                "the enumeration was closed while this page was read",
+            ));
+        }
+        let context = more.then(|| context.to_owned());
+        Ok(Page { instances, context })
+    }
+
+    /// Closes an enumeration; one of which a page is being read ends with that page.
+    ///
+    /// # Errors
+    /// `INVALID_ENUMERATION_CONTEXT`.
+    pub fn close(&self, cx: &RequestContext, context: &str) -> Result<(), CimError> {
+        let mut open = self.current();
+        find(&mut open, cx, context)?;
+        open.remove(context);
+        Ok(())
+    }
+
+    /// What kind of enumeration this is.
+    ///
+    /// # Errors
+    /// `INVALID_ENUMERATION_CONTEXT`.
+    pub fn kind(&self, cx: &RequestContext, context: &str) -> Result<K, CimError> {
+        find(&mut self.current(), cx, context).map(|open| open.kind.clone())
+    }
+
+    /// Lets go of those that nobody has used for their timeout at this moment.
+    pub fn expire(&self, now: Instant) {
+        let expired = |open: &Open<K>| match &open.state {
+            State::Idle { deadline, .. } => *deadline <= now,
+            State::Busy => false,
+        };
+        self.lock().retain(|_, open| !expired(open));
+    }
+
+    /// How many are open.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Open<K>>> {
+        // What holds the lock does not panic half way.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that are open and not expired.
+    fn current(&self) -> MutexGuard<'_, HashMap<String, Open<K>>> {
+        self.expire(Instant::now());
+        self.lock()
+    }
+
+    fn room(&self, owner: &Owner) -> Result<MutexGuard<'_, HashMap<String, Open<K>>>, CimError> {
+        let open = self.current();
+        let own = open.values().filter(|o| o.owner.caller == owner.caller);
+        if open.len() < self.limits.open && own.count() < self.limits.by_caller {
+            return Ok(open);
+        }
+        Err(CimError::new(
+            Status::ServerLimitsExceeded,
+            format!(
+                "too many enumerations are open ({} by one caller, {} altogether): \
+                 close those that are not needed",
+                self.limits.by_caller, self.limits.open
+            ),
+        ))
+    }
+
+    fn take<'a>(
+        &'a self,
+        cx: &RequestContext,
+        context: &str,
+        kind: impl Fn(&K) -> bool,
+    ) -> Result<Taken<'a, K>, CimError> {
+        let mut open = self.current();
+        let found = find(&mut open, cx, context)?;
+        if !kind(&found.kind) {
+            return Err(CimError::new(
+                Status::InvalidEnumerationContext,
+                "the enumeration was opened by an operation of another kind",
+            ));
+        }
+        match std::mem::replace(&mut found.state, State::Busy) {
+            State::Idle { rest, .. } => Ok(Taken {
+                enumerations: self,
+                context: context.to_owned(),
+                rest: Some(rest),
+            }),
+            State::Busy => Err(CimError::failed(
+                "another page of the enumeration is being read: ask for one at a time",
+            )),
+        }
+    }
+}
+
+/// An enumeration of which a page is being read. Dropped, it is closed: half a page
+/// that nobody got cannot be read again.
+struct Taken<'a, K: Clone> {
+    enumerations: &'a Enumerations<K>,
+    context: String,
+    rest: Option<Box<Rest>>,
+}
+
+impl<K: Clone> Taken<'_, K> {
+    /// Keeps it for the next page if there is `more`; false if it was closed.
+    fn put_back(mut self, more: bool) -> bool {
+        let mut open = self.enumerations.lock();
+        let Some(found) = open.get_mut(&self.context) else {
+            return false;
+        };
+        if more && let Some(rest) = self.rest.take() {
+            found.state = State::Idle {
+                rest,
+                deadline: Instant::now() + found.timeout,
+            };
+        }
+        true
+    }
+}
+
+impl<K: Clone> Drop for Taken<'_, K> {
+    fn drop(&mut self) {
+        if self.rest.is_some() {
+            self.enumerations.lock().remove(&self.context);
+        }
+    }
+}
+
+impl Rest {
+    /// As many instances, and whether there are more.
+    async fn read(&mut self, most: usize) -> Result<(Vec<Instance>, bool), CimError> {
+        // A page without instances does not touch the source.
+        if most == 0 {
+            return Ok((Vec::new(), true));
+        }
+        let mut instances = Vec::new();
+        instances.extend(self.ahead.take());
+        while instances.len() < most {
+            match self.stream.try_next().await? {
+                Some(instance) => instances.push(instance),
+                None => return Ok((instances, false)),
+            }
+        }
+        self.ahead = self.stream.try_next().await?;
+        Ok((instances, self.ahead.is_some()))
+    }
+}
+
+fn find<'a, K>(
+    open: &'a mut HashMap<String, Open<K>>,
+    cx: &RequestContext,
+    context: &str,
+) -> Result<&'a mut Open<K>, CimError> {
+    let owner = Owner::of(cx);
+    open.get_mut(context)
+        .filter(|open| open.owner == owner)
+        .ok_or_else(|| unknown(context))
+}
+
+fn unknown(context: &str) -> CimError {
+    let start: String = context.chars().take(60).collect();
+    CimError::new(
+        Status::InvalidEnumerationContext,
+        format!(
+            "there is no enumeration {start:?}: it ended, was closed or was not used for too long"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests;
