@@ -2,7 +2,7 @@
 //!
 //! The unix socket is guarded by its mode (0660); HTTP has no login, so it
 //! belongs on loopback, and requests that a web page of another origin makes
-//! through a browser are refused there.
+//! through a browser are refused there. HTTP's connections are `isochron-net`'s.
 
 use std::fs::Permissions;
 use std::io;
@@ -25,14 +25,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use isochron_engine::{Caller, Role};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use isochron_net::{Listener, Patience, Peer, Place};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ApiError;
 use crate::dto::ErrorKind;
 
-/// Connections served at once, per listener; further ones wait.
+/// The name of the face on HTTP, in logs and in what callers are known by.
+pub const FACE: &str = "http";
+
+/// Connections served at once on the unix socket; further ones wait.
 const CONNECTIONS: usize = 256;
 
 /// For how long a request's head may be on its way, and a connection idle.
@@ -55,12 +58,12 @@ fn local(uid: u32) -> Caller {
 }
 
 /// Someone at this address.
-fn remote(address: IpAddr) -> Caller {
+fn remote(peer: &Peer) -> Caller {
     Caller {
-        name: Some(address.to_string()),
+        name: Some(peer.address.ip().to_string()),
         role: Role::Administrator,
-        face: "http",
-        address: Some(address.to_string()),
+        face: peer.face,
+        address: Some(peer.address.to_string()),
         unconfined: false,
     }
 }
@@ -138,14 +141,36 @@ impl Drop for Socket {
 /// within a bound. Names of this host other than loopback's are accepted in
 /// `Host` only if the listener is not on loopback.
 pub async fn serve_http(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let local = listener.local_addr()?;
-    let router = router.layer(middleware::from_fn_with_state(local, refuse_foreign_pages));
-    serve(&listener, router, shutdown).await;
+    let router = router
+        .layer(middleware::from_fn(admit))
+        .layer(middleware::from_fn_with_state(local, refuse_foreign_pages));
+    let patience = Patience {
+        headers: HEADER_TIME,
+        shutdown: GRACE,
+    };
+    let answering = move |peer: &Peer, place: &Arc<Place>| {
+        let router = router.clone().layer(Extension(peer.clone()));
+        TowerToHyperService::new(router.layer(Extension(Arc::clone(place))))
+    };
+    isochron_net::serve(listener, patience, answering, shutdown).await;
     Ok(())
+}
+
+/// Says who asks, and keeps the connection for them until they are answered.
+async fn admit(
+    Extension(peer): Extension<Peer>,
+    Extension(place): Extension<Arc<Place>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let _busy = place.busy();
+    request.extensions_mut().insert(remote(&peer));
+    next.run(request).await
 }
 
 /// Refuses what a browser sends for a page that is not ours.
@@ -194,44 +219,22 @@ fn is_loopback_name(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// What connections come from.
-trait Incoming: Sync {
-    /// A connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-
-    /// The next one, and who is at its other end.
-    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Caller)>> + Send;
-}
-
-impl Incoming for UnixListener {
-    type Stream = UnixStream;
-
-    async fn next(&self) -> io::Result<(UnixStream, Caller)> {
-        let (stream, _) = self.accept().await?;
-        let caller = stream.peer_cred().map(|peer| local(peer.uid()))?;
-        Ok((stream, caller))
-    }
-}
-
-impl Incoming for TcpListener {
-    type Stream = TcpStream;
-
-    async fn next(&self) -> io::Result<(TcpStream, Caller)> {
-        let (stream, peer) = self.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((stream, remote(peer.ip())))
-    }
+/// The next connection, and who is at its other end.
+async fn accept(listener: &UnixListener) -> io::Result<(UnixStream, Caller)> {
+    let (stream, _) = listener.accept().await?;
+    let caller = stream.peer_cred().map(|peer| local(peer.uid()))?;
+    Ok((stream, caller))
 }
 
 /// Accepts and serves connections until `shutdown` is ready.
-async fn serve(listener: &impl Incoming, router: Router, shutdown: impl Future<Output = ()>) {
+async fn serve(listener: &UnixListener, router: Router, shutdown: impl Future<Output = ()>) {
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut shutdown = pin!(shutdown);
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.next().await)
+            (place, accept(listener).await)
         };
         let (place, accepted) = tokio::select! {
             next = next => next,
@@ -259,15 +262,13 @@ async fn serve(listener: &impl Incoming, router: Router, shutdown: impl Future<O
 }
 
 /// Serves one connection in a task of its own.
-fn answer<S>(
-    stream: S,
+fn answer(
+    stream: UnixStream,
     caller: Caller,
     router: &Router,
     connections: &GracefulShutdown,
     place: OwnedSemaphorePermit,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let service = TowerToHyperService::new(router.clone().layer(Extension(caller)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

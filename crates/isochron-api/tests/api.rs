@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use isochron_api::client::{Client, ClientError, Server};
 use isochron_api::dto::*;
-use isochron_api::listen::{Socket, serve_http};
+use isochron_api::listen::{FACE, Socket, serve_http};
 use isochron_engine::Engine;
 use isochron_engine::model;
+use isochron_net::Listener;
 use isochron_sim::{Fault, Point, When, World};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -41,7 +42,7 @@ impl Api {
         let router = isochron_api::router(engine.clone());
         let path = directory.path().join("api.sock");
         let socket = Socket::bind(&path).await.unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = Listener::bind("127.0.0.1:0", FACE).await.unwrap();
         let http = listener.local_addr().unwrap().to_string();
         let (stop_socket, stopped_socket) = oneshot::channel::<()>();
         let (stop_http, stopped_http) = oneshot::channel::<()>();

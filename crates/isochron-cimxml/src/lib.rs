@@ -16,5 +16,5 @@ mod listener;
 pub mod operations;
 
 pub use decode::{DecodeError, Limits, decode_embedded};
-pub use http::{AllowAll, Authenticator, Config, Server};
+pub use http::{Config, FACE, Server};
 pub use listener::{ExportError, Listener, ListenerAddress, ListenerConfig};

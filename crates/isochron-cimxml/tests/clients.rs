@@ -10,8 +10,8 @@ use std::process::Output;
 use async_trait::async_trait;
 use common::Running;
 use isochron_cim::{Principal, Role};
-use isochron_cimxml::http::basic_credentials;
-use isochron_cimxml::{Authenticator, Config};
+use isochron_cimxml::Config;
+use isochron_net::{Authenticator, Peer, basic_credentials};
 
 /// The Python that has pywbem.
 fn python() -> PathBuf {
@@ -66,7 +66,8 @@ struct OneUser;
 
 #[async_trait]
 impl Authenticator for OneUser {
-    async fn authenticate(&self, authorization: Option<&str>) -> Option<Principal> {
+    async fn authenticate(&self, authorization: Option<&str>, peer: &Peer) -> Option<Principal> {
+        assert_eq!(peer.face, "cim-xml");
         let (user, password) = basic_credentials(authorization?)?;
         (user == "ada" && password == "p:w").then_some(Principal::user(user, Role::Administrator))
     }

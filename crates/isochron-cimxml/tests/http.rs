@@ -400,7 +400,6 @@ async fn silent_clients_lose_their_connection() {
     let config = Config {
         header_timeout: short,
         body_timeout: short,
-        max_connections: 1,
         ..Config::default()
     };
     let server = Running::start(config).await;

@@ -5,18 +5,19 @@
 //!   served.
 //! - [`Tls`] is a certificate with its key, made at first start if there is none,
 //!   and read anew while connections go on.
+//! - [`serve`] has requests answered, by HTTP/1.1.
 //! - [`Authenticator`] is asked who a request's sender is.
-//!
-//! Every listener speaks HTTP/1.1, and that is all this room knows of it.
 
 mod auth;
 mod listener;
 mod places;
+mod serve;
 mod stream;
 mod tls;
 
 pub use auth::{AllowAll, Authenticator, basic_credentials};
 pub use listener::{Arrival, Connection, Listener, Peer};
 pub use places::{Busy, Limits, Place};
+pub use serve::{Patience, serve};
 pub use stream::Stream;
 pub use tls::{Files, Tls, TlsError, make_self_signed};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -89,6 +89,15 @@ impl Listener {
         }
     }
 
+    /// Binds an address for a face, without TLS and with the default limits.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn bind(address: impl ToSocketAddrs, face: &'static str) -> io::Result<Self> {
+        let tcp = TcpListener::bind(address).await?;
+        Ok(Self::new(tcp, face, None, Limits::default()))
+    }
+
     /// The address that is bound.
     ///
     /// # Errors
@@ -156,6 +165,11 @@ impl Listener {
 }
 
 impl Arrival {
+    /// Where it comes from.
+    pub fn address(&self) -> SocketAddr {
+        self.peer.address
+    }
+
     /// Makes it ready to be served: does the TLS handshake, if there is one.
     ///
     /// # Errors

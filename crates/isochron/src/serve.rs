@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use isochron_api::listen::{Socket, serve_http};
+use isochron_api::listen::{self, Socket, serve_http};
 use isochron_cim::CimServer;
 use isochron_cimom::{Limits, ObjectManager};
 use isochron_cimxml::decode_embedded;
 use isochron_engine::ports::{Store, SystemClock};
 use isochron_engine::{Engine, TIMELINE};
 use isochron_hyperv::HypervServer;
+use isochron_net::Listener;
 use isochron_qemu::{QemuConfig, QemuHypervisor};
 use isochron_store::SqliteStore;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -206,8 +206,8 @@ async fn listen(
     let socket = Socket::bind(path).await.map_err(|error| {
         Failure::failed(format!("cannot listen on {}: {error}", path.display()))
     })?;
-    let http = bind("listen.http", config.listen.http).await?;
-    let cimxml = bind("listen.cimxml", config.listen.cimxml).await?;
+    let http = bind("listen.http", listen::FACE, config.listen.http).await?;
+    let cimxml = bind("listen.cimxml", isochron_cimxml::FACE, config.listen.cimxml).await?;
 
     let stopped = |mut stopping: watch::Receiver<bool>| async move {
         // An error means that the sender is gone, which is the end as well.
@@ -240,12 +240,16 @@ async fn listen(
     Ok(listeners)
 }
 
-async fn bind(key: &str, address: Address) -> Result<Option<(TcpListener, SocketAddr)>, Failure> {
+async fn bind(
+    key: &str,
+    face: &'static str,
+    address: Address,
+) -> Result<Option<(Listener, SocketAddr)>, Failure> {
     let Some(address) = address.0 else {
         return Ok(None);
     };
     let bound = async {
-        let listener = TcpListener::bind(address).await?;
+        let listener = Listener::bind(address, face).await?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     };

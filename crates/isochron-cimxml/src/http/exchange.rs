@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use isochron_cim::{CimError, CimServer, Principal};
+use isochron_net::{Peer, Place};
 
 use super::Config;
 use super::headers::{Extension, MAPPING};
@@ -29,12 +30,23 @@ pub(super) struct Service {
     pub address: String,
 }
 
+/// Who sends a connection's requests.
+#[derive(Clone)]
+pub(super) struct Sender {
+    pub peer: Peer,
+    pub place: Arc<Place>,
+}
+
 impl Service {
     /// Answers a request.
-    pub async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        sender: Sender,
+    ) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        match self.exchange(&parts, body, started).await {
+        match self.exchange(&parts, body, &sender, started).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(?refusal, method = %parts.method, "request refused");
@@ -47,6 +59,7 @@ impl Service {
         &self,
         parts: &Parts,
         body: Incoming,
+        sender: &Sender,
         started: Instant,
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let method = &parts.method;
@@ -61,7 +74,9 @@ impl Service {
             )
             .with(header::ALLOW, allowed));
         }
-        let principal = self.authenticate(parts).await?;
+        let principal = self.authenticate(parts, &sender.peer).await?;
+        // From here on nobody's new connection takes this one's place.
+        let _busy = sender.place.busy();
         check_content_type(parts)?;
         let extension = Extension::of(method, &parts.headers)?;
         extension.check_before_body()?;
@@ -81,12 +96,13 @@ impl Service {
         Ok(success(answer, &extension, started))
     }
 
-    async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
+    async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Principal, Refusal> {
         let authorization = parts
             .headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok());
-        let principal = self.config.authenticator.authenticate(authorization).await;
+        let authenticator = &self.config.authenticator;
+        let principal = authenticator.authenticate(authorization, peer).await;
         principal.ok_or_else(|| {
             let realm = self.config.realm.replace(['"', '\\'], "");
             let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\""))
