@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use common::Running;
 use isochron_cim::{Principal, Role};
 use isochron_cimxml::Config;
-use isochron_net::{Authenticator, Peer, basic_credentials};
+use isochron_net::{Authenticator, Denied, Peer, basic_credentials};
 
 /// The Python that has pywbem.
 fn python() -> PathBuf {
@@ -66,10 +66,18 @@ struct OneUser;
 
 #[async_trait]
 impl Authenticator for OneUser {
-    async fn authenticate(&self, authorization: Option<&str>, peer: &Peer) -> Option<Principal> {
+    async fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        peer: &Peer,
+    ) -> Result<Principal, Denied> {
         assert_eq!(peer.face, "cim-xml");
-        let (user, password) = basic_credentials(authorization?)?;
-        (user == "ada" && password == "p:w").then_some(Principal::user(user, Role::Administrator))
+        match authorization.and_then(basic_credentials) {
+            Some((user, password)) if user == "ada" && password == "p:w" => {
+                Ok(Principal::user(user, Role::Administrator))
+            }
+            _ => Err(Denied::Unknown),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Who a client is: the hook that a listener asks before it reads a request's body.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,13 +9,46 @@ use isochron_cim::{Principal, Role};
 
 use crate::Peer;
 
+/// Why a request's sender is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// Nobody is proved. The client is asked for credentials (401, Basic).
+    Unknown,
+    /// Too many try; after so long it is worth coming again (429).
+    Busy(Duration),
+}
+
+impl Denied {
+    /// The seconds of a `Retry-After` header, if there is to be one.
+    pub fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Busy(later) => Some(later.as_secs().saturating_add(1)),
+        }
+    }
+
+    /// What a person is told.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Unknown => "this server needs a user and a password",
+            Self::Busy(_) => "too many logins are tried from there; try again later",
+        }
+    }
+}
+
 /// Decides who the sender of a request is.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
     /// The caller whom the `Authorization` header's value (if there is one) or the
-    /// connection proves, or `None`: the client is asked for credentials (401,
-    /// Basic). May take its time to answer a wrong one.
-    async fn authenticate(&self, authorization: Option<&str>, peer: &Peer) -> Option<Principal>;
+    /// connection proves. May take its time to answer a wrong one.
+    ///
+    /// # Errors
+    /// Whoever it is, they are not let in.
+    async fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        peer: &Peer,
+    ) -> Result<Principal, Denied>;
 }
 
 /// Lets everyone in as [`Principal::anonymous`] administrators, whatever credentials
@@ -23,8 +58,12 @@ pub struct AllowAll;
 
 #[async_trait]
 impl Authenticator for AllowAll {
-    async fn authenticate(&self, _authorization: Option<&str>, peer: &Peer) -> Option<Principal> {
-        Some(Principal::anonymous(Role::Administrator).through(peer.face, peer.address))
+    async fn authenticate(
+        &self,
+        _authorization: Option<&str>,
+        peer: &Peer,
+    ) -> Result<Principal, Denied> {
+        Ok(Principal::anonymous(Role::Administrator).through(peer.face, peer.address))
     }
 }
 

@@ -15,9 +15,9 @@ mod serve;
 mod stream;
 mod tls;
 
-pub use auth::{AllowAll, Authenticator, basic_credentials};
+pub use auth::{AllowAll, Authenticator, Denied, basic_credentials};
 pub use listener::{Arrival, Connection, Listener, Peer};
-pub use places::{Busy, Limits, Place};
+pub use places::{Busy, Limits, Place, one_peer};
 pub use serve::{Patience, serve};
 pub use stream::Stream;
 pub use tls::{Files, Tls, TlsError, make_self_signed};

@@ -72,7 +72,7 @@ impl Places {
 
     /// A place for a connection from this address; `None` if all are busy.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let peer = peer(address);
+        let peer = one_peer(address);
         let mut taken = self.taken();
         let of_peer = taken.places.values().filter(|e| e.peer == peer).count();
         if of_peer >= self.limits.per_peer.max(1) {
@@ -115,8 +115,9 @@ impl Taken {
     }
 }
 
-/// Addresses that one owner has many of count as one.
-fn peer(address: IpAddr) -> IpAddr {
+/// The address that stands for all that one owner has: an IPv4 address itself, of an
+/// IPv6 address its /64.
+pub fn one_peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & (u128::MAX << 64)).into()),
         v4 @ IpAddr::V4(_) => v4,

@@ -103,15 +103,16 @@ impl Service {
             .and_then(|value| value.to_str().ok());
         let authenticator = &self.config.authenticator;
         let principal = authenticator.authenticate(authorization, peer).await;
-        principal.ok_or_else(|| {
+        principal.map_err(|denied| {
+            if let Some(seconds) = denied.retry_after() {
+                return Refusal::new(StatusCode::TOO_MANY_REQUESTS, denied.message())
+                    .with(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
             let realm = self.config.realm.replace(['"', '\\'], "");
             let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\""))
                 .unwrap_or(HeaderValue::from_static("Basic realm=\"CIM\""));
-            Refusal::new(
-                StatusCode::UNAUTHORIZED,
-                "this server needs a user and a password",
-            )
-            .with(header::WWW_AUTHENTICATE, challenge)
+            Refusal::new(StatusCode::UNAUTHORIZED, denied.message())
+                .with(header::WWW_AUTHENTICATE, challenge)
         })
     }
 
