@@ -135,6 +135,18 @@ pub enum ChangeKind {
 /// the server's log, never blocks what changes.
 pub type ChangeStream = BoxStream<'static, Change>;
 
+/// An indication that tells of no change of an instance: an alert, say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Indication {
+    /// The namespace in which it happened.
+    pub namespace: String,
+    /// The indication, of a class below `CIM_Indication`.
+    pub instance: Instance,
+}
+
+/// Indications as they happen; a reader is treated as one of a [`ChangeStream`] is.
+pub type IndicationStream = BoxStream<'static, Indication>;
+
 /// Which classes to list.
 #[derive(Clone, Debug, Default)]
 pub struct ClassQuery {
@@ -251,6 +263,11 @@ pub trait CimServer: Send + Sync + 'static {
 
     /// What changes from now on.
     fn changes(&self) -> ChangeStream {
+        stream::pending().boxed()
+    }
+
+    /// What else happens from now on.
+    fn indications(&self) -> IndicationStream {
         stream::pending().boxed()
     }
 

@@ -9,6 +9,7 @@ use crate::namespaces;
 /// Whose rules hold for a class of `interop`.
 enum Rules {
     Namespaces,
+    Indications,
     Provider,
 }
 
@@ -17,6 +18,9 @@ impl ObjectManager {
         let schema = self.interop.schema();
         if schema.is_a(class, &namespaces::CLASS) {
             return Rules::Namespaces;
+        }
+        if self.indications.writes(class) {
+            return Rules::Indications;
         }
         Rules::Provider
     }
@@ -28,6 +32,7 @@ impl ObjectManager {
     ) -> Result<ObjectPath, CimError> {
         match self.rules(&instance.class) {
             Rules::Namespaces => self.create_namespace(cx, instance).await,
+            Rules::Indications => self.indications.create(cx, instance).await,
             Rules::Provider => self.provider.create_instance(cx, instance).await,
         }
     }
@@ -38,8 +43,13 @@ impl ObjectManager {
         path: &ObjectPath,
         changes: Instance,
     ) -> Result<(), CimError> {
-        // A namespace has nothing that can be changed.
-        self.provider.modify_instance(cx, path, changes).await
+        match self.rules(&path.class) {
+            Rules::Indications => self.indications.modify(cx, path, changes).await,
+            // A namespace has nothing that can be changed.
+            Rules::Namespaces | Rules::Provider => {
+                self.provider.modify_instance(cx, path, changes).await
+            }
+        }
     }
 
     pub(crate) async fn delete_in_interop(
@@ -49,6 +59,7 @@ impl ObjectManager {
     ) -> Result<(), CimError> {
         match self.rules(&path.class) {
             Rules::Namespaces => self.delete_namespace(cx, path).await,
+            Rules::Indications => self.indications.delete(cx, path).await,
             Rules::Provider => self.provider.delete_instance(cx, path).await,
         }
     }

@@ -14,6 +14,14 @@ pub struct Limits {
     pub instances: usize,
     /// The size of one class, qualifier type or instance as it is kept, in bytes.
     pub record: usize,
+    /// Filters of indications.
+    pub filters: usize,
+    /// Destinations of indications.
+    pub destinations: usize,
+    /// Subscriptions to indications.
+    pub subscriptions: usize,
+    /// Indications that wait for one destination; beyond, the oldest are dropped.
+    pub queue: usize,
 }
 
 impl Default for Limits {
@@ -24,6 +32,10 @@ impl Default for Limits {
             qualifiers: 1_000,
             instances: 100_000,
             record: 1024 * 1024,
+            filters: 1_000,
+            destinations: 256,
+            subscriptions: 1_000,
+            queue: 4_096,
         }
     }
 }

@@ -10,19 +10,20 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use isochron_cim::{
-    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, Instance,
-    InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, Principal, QualifierDecl,
-    Repository, RequestContext, Role, SchemaError, Status,
+    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, IndicationStream,
+    Instance, InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, Principal,
+    QualifierDecl, Repository, RequestContext, Role, SchemaError, Status,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use crate::indications::{IndicationOptions, Indications};
 use crate::limits::Limits;
 use crate::namespaces::Namespaces;
 use crate::records::{Records, RecordsError};
 use crate::space::{Keeper, Space};
 
 /// The namespace of discovery, and its other name.
-const INTEROP: [&str; 2] = ["interop", "root/interop"];
+pub(crate) const INTEROP: [&str; 2] = ["interop", "root/interop"];
 
 /// How many changes a slow reader may be behind before it loses some.
 const CHANGES_KEPT: usize = 1024;
@@ -31,9 +32,11 @@ const CHANGES_KEPT: usize = 1024;
 pub struct ObjectManager {
     pub(crate) provider: Arc<dyn CimServer>,
     /// What is stored in `interop`, under the provider's classes.
-    pub(crate) interop: Space,
+    pub(crate) interop: Arc<Space>,
     /// The clients' namespaces.
-    pub(crate) namespaces: Namespaces,
+    pub(crate) namespaces: Arc<Namespaces>,
+    /// Tells listeners of what changes.
+    pub(crate) indications: Arc<Indications>,
     keeper: Keeper,
 }
 
@@ -84,10 +87,12 @@ pub(crate) enum Place {
 
 impl ObjectManager {
     /// The object manager over a provider, with what clients left in the records.
+    /// From then on indications are sent.
     pub async fn open(
         provider: Arc<dyn CimServer>,
         records: Arc<dyn Records>,
         limits: Limits,
+        indications: IndicationOptions,
     ) -> Result<Self, OpenError> {
         let keeper = Keeper {
             records,
@@ -96,8 +101,16 @@ impl ObjectManager {
         };
         let schema = schema_of(&*provider, INTEROP[0]).await?;
         let interop = Space::new(INTEROP[0], keeper.clone(), schema, Default::default());
-        let namespaces = Namespaces::open(&keeper, &interop).await?;
+        let namespaces = Arc::new(Namespaces::open(&keeper, &interop).await?);
+        let interop = Arc::new(interop);
+        let indications = Indications::open(
+            provider.clone(),
+            interop.clone(),
+            namespaces.clone(),
+            indications,
+        );
         let manager = Self {
+            indications: indications.await?,
             provider,
             interop,
             namespaces,
@@ -172,7 +185,10 @@ impl ObjectManager {
 }
 
 /// The provider's classes and qualifier types of a namespace.
-async fn schema_of(provider: &dyn CimServer, namespace: &str) -> Result<Repository, OpenError> {
+pub(crate) async fn schema_of(
+    provider: &dyn CimServer,
+    namespace: &str,
+) -> Result<Repository, OpenError> {
     let cx = ourselves(namespace);
     let mut schema = Repository::default();
     for decl in provider.enumerate_qualifiers(&cx).await? {
@@ -186,6 +202,22 @@ async fn schema_of(provider: &dyn CimServer, namespace: &str) -> Result<Reposito
         schema.add_class(class.declared())?;
     }
     Ok(schema)
+}
+
+/// What changes from now on in all namespaces.
+pub(crate) fn changes(provider: &dyn CimServer, keeper: &Keeper) -> ChangeStream {
+    let ours = stream::unfold(keeper.changes.subscribe(), |mut changes| async move {
+        loop {
+            match changes.recv().await {
+                Ok(change) => return Some((change, changes)),
+                Err(RecvError::Lagged(lost)) => {
+                    tracing::warn!(lost, "a reader of changes is too slow");
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    stream::select(provider.changes(), ours).boxed()
 }
 
 fn missing(path: &ObjectPath) -> CimError {
@@ -316,18 +348,11 @@ impl CimServer for ObjectManager {
     }
 
     fn changes(&self) -> ChangeStream {
-        let ours = stream::unfold(self.keeper.changes.subscribe(), |mut changes| async move {
-            loop {
-                match changes.recv().await {
-                    Ok(change) => return Some((change, changes)),
-                    Err(RecvError::Lagged(lost)) => {
-                        tracing::warn!(lost, "a reader of changes is too slow");
-                    }
-                    Err(RecvError::Closed) => return None,
-                }
-            }
-        });
-        stream::select(self.provider.changes(), ours).boxed()
+        changes(&*self.provider, &self.keeper)
+    }
+
+    fn indications(&self) -> IndicationStream {
+        self.provider.indications()
     }
 
     async fn get_instance(
@@ -337,7 +362,7 @@ impl CimServer for ObjectManager {
     ) -> Result<Instance, CimError> {
         let stored = match self.place(cx) {
             Place::Provider => None,
-            Place::Interop => self.interop.find(path)?,
+            Place::Interop => self.interop.find(&self.indications.canonical(path))?,
             Place::Client(space) => return found(space.find(path)?, path),
         };
         match stored {

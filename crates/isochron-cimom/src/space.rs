@@ -291,8 +291,7 @@ impl Space {
         Ok(instance)
     }
 
-    /// Changes the properties that `changes` has. Returns the instance as it was
-    /// and as it is.
+    /// Changes the properties that `changes` has.
     ///
     /// # Errors
     /// `NOT_FOUND`, `NO_SUCH_PROPERTY`, `TYPE_MISMATCH`; `NOT_SUPPORTED` where a
@@ -301,10 +300,23 @@ impl Space {
         &self,
         path: &ObjectPath,
         changes: Instance,
-    ) -> Result<(Arc<Instance>, Arc<Instance>), CimError> {
-        let _writing = self.write().await?;
+    ) -> Result<(), CimError> {
+        let writing = self.write().await?;
+        let (_, new) = self.changed(path, changes)?;
+        self.replace_as(&writing, path, new).await.map(drop)
+    }
+
+    /// An instance as it is, and as it would be with these changes.
+    ///
+    /// # Errors
+    /// As [`Space::modify`].
+    pub(crate) fn changed(
+        &self,
+        path: &ObjectPath,
+        changes: Instance,
+    ) -> Result<(Arc<Instance>, Instance), CimError> {
         let path = self.own_path(path)?;
-        let (number, old) = self.stored(&path)?;
+        let (_, old) = self.stored(&path)?;
         let mut new = Instance::clone(&old);
         for (name, property) in changes.properties {
             if !new.properties.contains_key(&name) {
@@ -322,11 +334,22 @@ impl Space {
                 "the keys of {path} cannot be changed; create a new instance"
             )));
         }
-        if new == *old {
-            return Ok((old.clone(), old));
-        }
-        let new = self.store(number, new, Some(&old)).await?;
         Ok((old, new))
+    }
+
+    /// Puts an instance that is [`Space::changed`] in the place of what it was, by
+    /// who has the permission to write. Returns it.
+    pub(crate) async fn replace_as(
+        &self,
+        _writing: &Writing<'_>,
+        path: &ObjectPath,
+        new: Instance,
+    ) -> Result<Arc<Instance>, CimError> {
+        let (number, old) = self.stored(&self.own_path(path)?)?;
+        match new == *old {
+            true => Ok(old),
+            false => self.store(number, new, Some(&old)).await,
+        }
     }
 
     /// Deletes an instance and returns it. `NOT_FOUND` if there is none.

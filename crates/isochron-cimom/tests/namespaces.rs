@@ -510,6 +510,7 @@ async fn no_more_is_kept_than_the_limits_say() {
         qualifiers: 5,
         instances: 1,
         record: 600,
+        ..Limits::default()
     };
     let world = World::with(limits).await;
     world.namespace("root/mine").await;

@@ -29,7 +29,6 @@ const VIRTUALIZATION_MOF: &[(&str, &str)] = mof![
     "cim_jobs.mof",
     "cim_capabilities.mof",
     "cim_indications.mof",
-    "cim_profiles.mof",
     "cim_virtualization.mof",
     "msvm_system.mof",
     "msvm_settings.mof",
@@ -45,7 +44,6 @@ const INTEROP_MOF: &[(&str, &str)] = mof![
     "cim_jobs.mof",
     "cim_capabilities.mof",
     "cim_indications.mof",
-    "cim_profiles.mof",
     "interop.mof",
     "interop_indications.mof",
 ];

@@ -162,9 +162,12 @@ impl Provider {
     }
 }
 
-/// The associations that a namespace has, with what stands at their ends.
+/// The associations whose class a namespace has.
 fn served(space: &Space) -> impl Iterator<Item = &'static Association> {
-    ASSOCIATIONS
-        .iter()
-        .filter(|association| association.is_served(space))
+    ASSOCIATIONS.iter().filter(|association| {
+        space
+            .repository
+            .get(&Name::fixed(association.class))
+            .is_some()
+    })
 }

@@ -21,6 +21,9 @@
 //!
 //! [jobs]
 //! retention = "5m"                        # how long ended jobs are kept
+//!
+//! [indications]
+//! allow_remote = false                    # send them off loopback
 //! ```
 //!
 //! An unknown key is an error that names it: a misspelt deadline must not be a
@@ -51,6 +54,7 @@ pub struct Config {
     pub deadlines: Times,
     pub qemu: Qemu,
     pub jobs: Jobs,
+    pub indications: Indications,
 }
 
 /// Where the daemon listens.
@@ -86,6 +90,14 @@ pub struct Qemu {
 pub struct Jobs {
     /// How long a job that has ended is kept.
     pub retention: Span,
+}
+
+/// Indications.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Indications {
+    /// Whether they are sent to listeners off loopback.
+    pub allow_remote: bool,
 }
 
 /// What the defaults depend on.
@@ -211,6 +223,7 @@ impl Config {
                     .retention
                     .unwrap_or(Span(isochron_engine::Config::new(&state).job_retention)),
             },
+            indications: file.indications,
             state,
         })
     }
@@ -262,6 +275,7 @@ struct File {
     deadlines: FileDeadlines,
     qemu: FileQemu,
     jobs: FileJobs,
+    indications: Indications,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod exit;
 mod judge;
+mod listeners;
 mod output;
 mod records;
 mod serve;

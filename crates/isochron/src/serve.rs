@@ -13,8 +13,8 @@ use std::time::Duration;
 use clap::Args;
 use isochron_api::listen::{self, Socket, serve_http};
 use isochron_cim::CimServer;
-use isochron_cimom::{Limits, ObjectManager};
-use isochron_cimxml::decode_embedded;
+use isochron_cimom::{Delivery, IndicationOptions, Limits, ObjectManager};
+use isochron_cimxml::{ListenerConfig, decode_embedded};
 use isochron_engine::ports::{Store, SystemClock};
 use isochron_engine::{Engine, TIMELINE};
 use isochron_hyperv::HypervServer;
@@ -31,6 +31,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{Address, Config, Environment};
 use crate::exit::Failure;
+use crate::listeners::CimXmlListeners;
 use crate::output;
 use crate::records::StoredRecords;
 use crate::trace::Recorder;
@@ -177,8 +178,9 @@ async fn open(config: &Config) -> Result<(Engine, Arc<dyn Store>), Failure> {
 }
 
 /// What CIM clients see: the Msvm_* classes over the engine, and beside them what
-/// clients keep here.
+/// clients keep here; indications are sent from then on.
 async fn object_manager(
+    config: &Config,
     engine: &Engine,
     store: Arc<dyn Store>,
 ) -> Result<Arc<dyn CimServer>, Failure> {
@@ -189,7 +191,14 @@ async fn object_manager(
     let hyperv = HypervServer::new(engine.clone(), Arc::new(embedded), &host)
         .map_err(|error| Failure::failed(format!("the schema does not compile: {error}")))?;
     let records = Arc::new(StoredRecords(store));
-    let manager = ObjectManager::open(Arc::new(hyperv), records, Limits::default())
+    let indications = IndicationOptions {
+        listeners: Arc::new(CimXmlListeners(ListenerConfig {
+            allow_remote: config.indications.allow_remote,
+            ..ListenerConfig::default()
+        })),
+        delivery: Delivery::default(),
+    };
+    let manager = ObjectManager::open(Arc::new(hyperv), records, Limits::default(), indications)
         .await
         .map_err(Failure::failed)?;
     Ok(Arc::new(manager))
@@ -216,7 +225,7 @@ async fn listen(
     let mut listeners = JoinSet::new();
     let router = isochron_api::router(engine.clone());
     if let Some((listener, address)) = cimxml {
-        let manager = object_manager(engine, store).await?;
+        let manager = object_manager(config, engine, store).await?;
         let server = isochron_cimxml::Server::new(listener, isochron_cimxml::Config::default());
         let stopped = stopped(stopping.clone());
         listeners.spawn(async move {

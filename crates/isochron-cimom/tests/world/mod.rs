@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 #![allow(dead_code, reason = "every test uses its part")]
 
+pub mod listener;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use isochron_cim::{
     AssociationFilter, CimError, CimServer, Instance, Invocation, MethodTarget, ObjectPath,
     Principal, RequestContext, Role, Status,
 };
-use isochron_cimom::{Limits, MemoryRecords, ObjectManager};
+use isochron_cimom::{Delivery, IndicationOptions, Limits, MemoryRecords, ObjectManager};
 use isochron_engine::{Config, Engine};
 use isochron_hyperv::HypervServer;
 
@@ -22,15 +25,33 @@ pub const READER: Role = Role::Reader;
 pub struct World {
     records: Arc<MemoryRecords>,
     limits: Limits,
-    server: Arc<ObjectManager>,
+    delivery: Delivery,
+    server: Option<Arc<ObjectManager>>,
     _state: tempfile::TempDir,
     engine: Engine,
 }
 
-async fn open(engine: &Engine, records: &Arc<MemoryRecords>, limits: Limits) -> Arc<ObjectManager> {
+/// Retries so fast that tests need not wait.
+pub const FAST: Delivery = Delivery {
+    retry_attempts: 1000,
+    retry_interval: Duration::from_millis(5),
+    retry_interval_max: Duration::from_millis(20),
+    removal_interval: Duration::from_secs(3600),
+};
+
+async fn open(
+    engine: &Engine,
+    records: &Arc<MemoryRecords>,
+    limits: Limits,
+    delivery: Delivery,
+) -> Arc<ObjectManager> {
     let decode = |_: &str| Err(CimError::invalid_parameter("no text is read here"));
     let provider = HypervServer::new(engine.clone(), Arc::new(decode), "host.example").unwrap();
-    let manager = ObjectManager::open(Arc::new(provider), records.clone(), limits);
+    let indications = IndicationOptions {
+        listeners: Arc::new(listener::CimXml),
+        delivery,
+    };
+    let manager = ObjectManager::open(Arc::new(provider), records.clone(), limits, indications);
     Arc::new(manager.await.unwrap())
 }
 
@@ -40,6 +61,10 @@ impl World {
     }
 
     pub async fn with(limits: Limits) -> Self {
+        Self::delivering(limits, FAST).await
+    }
+
+    pub async fn delivering(limits: Limits, delivery: Delivery) -> Self {
         let state = tempfile::tempdir().unwrap();
         let world = isochron_sim::World::new();
         let daemon = world.daemon();
@@ -51,10 +76,11 @@ impl World {
         );
         let engine = engine.await.unwrap();
         let records = Arc::new(MemoryRecords::default());
-        let server = open(&engine, &records, limits).await;
+        let server = Some(open(&engine, &records, limits, delivery).await);
         Self {
             records,
             limits,
+            delivery,
             server,
             _state: state,
             engine,
@@ -63,12 +89,19 @@ impl World {
 
     /// Begins again with what was kept.
     pub async fn restart(&mut self) {
-        self.server = open(&self.engine, &self.records, self.limits).await;
+        // The old one is gone before the new one begins, if no client is left.
+        self.server = None;
+        let server = open(&self.engine, &self.records, self.limits, self.delivery).await;
+        self.server = Some(server);
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     pub fn client(&self, namespace: &str, role: Role) -> Client {
         Client {
-            server: self.server.clone(),
+            server: self.server.clone().unwrap(),
             cx: RequestContext {
                 namespace: namespace.to_owned(),
                 principal: Principal::user("someone", role),
