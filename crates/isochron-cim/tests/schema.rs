@@ -5,13 +5,14 @@
 use isochron_cim::{CimType, Class, Name, Repository, Value, mof};
 
 /// The files in the order in which they are compiled.
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "qualifiers.mof",
     "cim_core.mof",
     "cim_collections.mof",
     "cim_jobs.mof",
     "cim_capabilities.mof",
     "cim_indications.mof",
+    "cim_profiles.mof",
     "cim_virtualization.mof",
     "msvm_system.mof",
     "msvm_settings.mof",

@@ -5,12 +5,13 @@
 //! without a filter takes the one that it finds for the result.
 
 use futures::future::{BoxFuture, FutureExt};
-use isochron_cim::{CimError, Instance};
+use isochron_cim::{CimError, Instance, Name};
 use isochron_engine::model::Affected;
 
 use crate::lookup::{Provider, cim_error, found};
 use crate::object::{Member, Object, Service, class};
 use crate::render;
+use crate::schema::Space;
 
 /// Finds the objects at an end that are linked with an object at the other.
 type Walk = for<'a> fn(&'a Provider, &'a Object) -> BoxFuture<'a, Result<Vec<Object>, CimError>>;
@@ -34,6 +35,16 @@ pub(crate) struct Association {
     pub(crate) ends: [End; 2],
     /// Sets what a link says beside its references.
     pub(crate) describe: fn(first: &Object, second: &Object, link: &mut Instance),
+}
+
+impl Association {
+    /// Whether a namespace has the class and those at its ends.
+    pub(crate) fn is_served(&self, space: &Space) -> bool {
+        let ends = self.ends.iter().flat_map(|end| end.classes);
+        std::iter::once(&self.class)
+            .chain(ends)
+            .all(|class| space.repository.get(&Name::fixed(class)).is_some())
+    }
 }
 
 const COLLECTIONS: &[&str] = &[class::SYSTEM_COLLECTION, class::MANAGEMENT_COLLECTION];
@@ -77,8 +88,7 @@ const fn link(class: &'static str, first: End, second: End) -> Association {
     }
 }
 
-/// All associations, in all namespaces; one whose class a namespace lacks is not
-/// served there.
+/// All associations, in all namespaces.
 pub(crate) static ASSOCIATIONS: &[Association] = &[
     link(
         "Msvm_CollectedVirtualSystems",
@@ -148,6 +158,23 @@ pub(crate) static ASSOCIATIONS: &[Association] = &[
             ready(settings_of_machine(o))
         }),
     ),
+    Association {
+        describe: |_, _, link| {
+            // 2: a snapshot's settings are neither in force nor default nor next.
+            link.set("IsCurrent", 2_u16)
+                .set("IsDefault", 2_u16)
+                .set("IsNext", 2_u16);
+        },
+        ..link(
+            "Msvm_ElementSettingData",
+            end("ManagedElement", &[class::COMPUTER_SYSTEM], |p, o| {
+                p.machine_of_snapshot(o).boxed()
+            }),
+            end("SettingData", &[class::SETTINGS], |p, o| {
+                p.snapshots_of_machine(o).boxed()
+            }),
+        )
+    },
     Association {
         describe: describe_effects,
         ..link(
@@ -558,7 +585,7 @@ impl Provider {
 
 #[cfg(test)]
 mod tests {
-    use isochron_cim::{CimType, Name};
+    use isochron_cim::CimType;
 
     use super::*;
     use crate::schema::Schema;
@@ -572,12 +599,7 @@ mod tests {
             let mut spaces = schema
                 .names()
                 .filter_map(|name| schema.find(name))
-                .filter(|space| {
-                    space
-                        .repository
-                        .get(&Name::fixed(association.class))
-                        .is_some()
-                });
+                .filter(|space| association.is_served(space));
             let space = spaces.next().expect(association.class);
             let class = space
                 .repository

@@ -29,6 +29,7 @@ const VIRTUALIZATION_MOF: &[(&str, &str)] = mof![
     "cim_jobs.mof",
     "cim_capabilities.mof",
     "cim_indications.mof",
+    "cim_profiles.mof",
     "cim_virtualization.mof",
     "msvm_system.mof",
     "msvm_settings.mof",
@@ -44,6 +45,7 @@ const INTEROP_MOF: &[(&str, &str)] = mof![
     "cim_jobs.mof",
     "cim_capabilities.mof",
     "cim_indications.mof",
+    "cim_profiles.mof",
     "interop.mof",
     "interop_indications.mof",
 ];

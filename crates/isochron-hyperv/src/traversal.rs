@@ -162,12 +162,9 @@ impl Provider {
     }
 }
 
-/// The associations whose class a namespace has.
+/// The associations that a namespace has, with what stands at their ends.
 fn served(space: &Space) -> impl Iterator<Item = &'static Association> {
-    ASSOCIATIONS.iter().filter(|association| {
-        space
-            .repository
-            .get(&Name::fixed(association.class))
-            .is_some()
-    })
+    ASSOCIATIONS
+        .iter()
+        .filter(|association| association.is_served(space))
 }

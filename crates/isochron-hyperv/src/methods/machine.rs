@@ -61,8 +61,8 @@ async fn request_state_change(call: &Call<'_>, id: MachineId) -> Result<Outcome,
         },
         Some(3) => PowerChange::TurnOff,
         Some(4) => PowerChange::ShutDown(SHUTDOWN),
-        // Offline; Saved, Saving and FastSaved.
-        Some(6 | 32769 | 32773 | 32779) => PowerChange::Save,
+        // Offline; Saved, Saving, FastSaved and FastSaving.
+        Some(6 | 32769 | 32773 | 32779 | 32780) => PowerChange::Save,
         // Quiesce; Paused, Pausing.
         Some(9 | 32768 | 32776) => PowerChange::Pause,
         Some(other) => {
