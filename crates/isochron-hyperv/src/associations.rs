@@ -69,6 +69,7 @@ const MANAGED: &[&str] = &[
     class::SYSTEM_COLLECTION,
     class::MANAGEMENT_COLLECTION,
     class::SNAPSHOT_COLLECTION,
+    class::SETTINGS,
 ];
 
 const fn end(role: &'static str, classes: &'static [&'static str], walk: Walk) -> End {
@@ -338,15 +339,19 @@ fn service_capable_of(object: &Object) -> Vec<Object> {
     }
 }
 
-/// Which service manages an object.
+/// Which services manage an object: one names it and changes it, another snapshots it
+/// or is where its snapshots come from (DSP1042, "CIM_ServiceAffectsElement").
 fn managers_of(object: &Object) -> Vec<Object> {
-    let service = match object {
-        Object::Machine(_) => Service::Machines,
-        Object::Collection(_) => Service::Management,
-        Object::SnapshotCollection(_) => Service::Snapshots,
-        _ => return Vec::new(),
+    let services: &[Service] = match object {
+        Object::Machine(_) => &[Service::Machines, Service::MachineSnapshots],
+        Object::Collection(_) => &[Service::Management, Service::Snapshots],
+        Object::SnapshotCollection(_) => &[Service::Snapshots],
+        Object::MemberSettings(member) if member.snapshot.of_machine().is_some() => {
+            &[Service::MachineSnapshots]
+        }
+        _ => &[],
     };
-    vec![Object::Service(service)]
+    services.iter().copied().map(Object::Service).collect()
 }
 
 fn describe_effects(job: &Object, _: &Object, link: &mut Instance) {
@@ -555,17 +560,22 @@ impl Provider {
     /// What a service manages.
     async fn managed_by(&self, object: &Object) -> Result<Vec<Object>, CimError> {
         let classes: &[&str] = match object {
-            Object::Service(Service::Machines) => {
-                let machines = self.machines().await?;
-                return Ok(machines.into_iter().map(Object::Machine).collect());
+            Object::Service(Service::Machines) => &[class::COMPUTER_SYSTEM],
+            Object::Service(Service::MachineSnapshots) => {
+                &[class::COMPUTER_SYSTEM, class::SETTINGS]
             }
             Object::Service(Service::Management) => COLLECTIONS,
-            Object::Service(Service::Snapshots) => &[class::SNAPSHOT_COLLECTION],
+            Object::Service(Service::Snapshots) => &[
+                class::SYSTEM_COLLECTION,
+                class::MANAGEMENT_COLLECTION,
+                class::SNAPSHOT_COLLECTION,
+            ],
             _ => &[],
         };
         let mut managed = Vec::new();
         for class in classes {
-            managed.extend(self.all(class).await?);
+            let all = self.all(class).await?.into_iter();
+            managed.extend(all.filter(|found| managers_of(found).contains(object)));
         }
         Ok(managed)
     }
