@@ -52,8 +52,10 @@ struct Taken {
 #[derive(Debug)]
 struct Entry {
     peer: IpAddr,
-    /// Since when it is idle, as a number that only rises; `None` while busy.
-    idle: Option<u64>,
+    /// How much is under way on it.
+    busy: usize,
+    /// Since when it is idle, if it is, as a number that only rises.
+    idle: u64,
     evicted: Arc<Notify>,
 }
 
@@ -84,7 +86,8 @@ impl Places {
         let evicted = Arc::new(Notify::new());
         let entry = Entry {
             peer,
-            idle: Some(number),
+            busy: 0,
+            idle: number,
             evicted: Arc::clone(&evicted),
         };
         taken.places.insert(number, entry);
@@ -107,8 +110,8 @@ impl Taken {
         let idle = self
             .places
             .iter()
-            .filter(|(_, entry)| among(entry))
-            .filter_map(|(number, entry)| Some((entry.idle?, *number)));
+            .filter(|(_, entry)| entry.busy == 0 && among(entry))
+            .map(|(number, entry)| (entry.idle, *number));
         let (_, longest) = idle.min()?;
         self.places.remove(&longest)?.evicted.notify_one();
         Some(())
@@ -138,18 +141,18 @@ impl Place {
         self.evicted.notified().await;
     }
 
-    /// The connection is busy, and stays, until what comes back is dropped.
+    /// The connection is busy, and stays, until all that came back here is dropped.
     pub fn busy(self: &Arc<Self>) -> Busy {
-        self.mark(|_| None);
+        self.mark(|entry, _| entry.busy += 1);
         Busy(Arc::clone(self))
     }
 
-    fn mark(&self, idle: impl FnOnce(u64) -> Option<u64>) {
+    fn mark(&self, change: impl FnOnce(&mut Entry, u64)) {
         let mut taken = self.places.taken();
         let now = taken.number();
         // Not there if it is being evicted.
         if let Some(entry) = taken.places.get_mut(&self.number) {
-            entry.idle = idle(now);
+            change(entry, now);
         }
     }
 }
@@ -160,13 +163,16 @@ impl Drop for Place {
     }
 }
 
-/// A request is being carried out.
+/// A request is being carried out, or its response sent.
 #[derive(Debug)]
 pub struct Busy(Arc<Place>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.mark(Some);
+        self.0.mark(|entry, now| {
+            entry.busy = entry.busy.saturating_sub(1);
+            entry.idle = now;
+        });
     }
 }
 
@@ -196,7 +202,9 @@ mod tests {
         let places = places(3, 3);
         let address = |n| IpAddr::from([10, 0, 0, n]);
         let [a, b, c] = [1, 2, 3].map(|n| Arc::new(places.admit(address(n)).unwrap()));
+        // Busy with two things, of which one ends.
         let busy = a.busy();
+        drop(a.busy());
         let d = Arc::new(places.admit(address(4)).unwrap());
         assert!(!is_evicted(&a) && is_evicted(&b) && !is_evicted(&c));
         drop(b);
