@@ -6,10 +6,11 @@ mod common;
 
 use std::path::PathBuf;
 use std::process::Output;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use common::Running;
-use isochron_cim::{Principal, Role};
+use common::{Running, TestServer};
+use isochron_cim::{EnumerationLimits, Principal, Role};
 use isochron_cimxml::Config;
 use isochron_net::{Authenticator, Denied, Peer, basic_credentials};
 
@@ -60,6 +61,46 @@ async fn pywbem_uses_every_operation() {
     let output = run(python(), &[script, &format!("http://{}", server.address)]).await;
     assert!(output.status.success(), "{}", text(&output));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn pywbem_pulls_and_queries() {
+    let mut cim = TestServer::new();
+    cim.many.count = 25;
+    let enumerations = EnumerationLimits {
+        open: 5,
+        by_caller: 3,
+        page: 20,
+        longest_timeout: Duration::from_secs(60),
+        ..EnumerationLimits::default()
+    };
+    let config = Config {
+        enumerations,
+        authenticator: std::sync::Arc::new(ByName),
+        ..Config::default()
+    };
+    let server = Running::start_with(config, cim).await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pywbem_pulls.py");
+    let output = run(python(), &[script, &format!("http://{}", server.address)]).await;
+    assert!(output.status.success(), "{}", text(&output));
+    server.stop().await;
+}
+
+/// Lets everyone in who has a name.
+struct ByName;
+
+#[async_trait]
+impl Authenticator for ByName {
+    async fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        _: &Peer,
+    ) -> Result<Principal, Denied> {
+        match authorization.and_then(basic_credentials) {
+            Some((user, _)) => Ok(Principal::user(user, Role::Reader)),
+            None => Err(Denied::Unknown),
+        }
+    }
 }
 
 struct OneUser;

@@ -8,9 +8,11 @@ mod common;
 use std::sync::Arc;
 
 use common::{NAMESPACE, TestServer, wrap};
-use isochron_cim::{CimServer, Principal, Role};
+use futures::TryStreamExt;
+use isochron_cim::{EnumerationLimits, Principal, Role};
 use isochron_cimxml::decode::{Call, Limits, request};
-use isochron_cimxml::{decode_embedded, encode, operations};
+use isochron_cimxml::operations::{Answer, Operations};
+use isochron_cimxml::{decode_embedded, encode};
 
 /// xorshift64*, enough to choose damage.
 struct Random(u64);
@@ -62,6 +64,17 @@ fn seeds() -> Vec<String> {
             &argument("NewInstance", &instance),
         ),
         wrap(NAMESPACE, "CreateClass", &argument("NewClass", &class)),
+        wrap(
+            NAMESPACE,
+            "OpenEnumerateInstances",
+            &(argument("ClassName", "<CLASSNAME NAME=\"T_Base\"/>")
+                + &argument("FilterQueryLanguage", "<VALUE>DMTF:FQL</VALUE>")
+                + &argument(
+                    "FilterQuery",
+                    "<VALUE>Size = 7 AND NOT Caption LIKE 'a.*'</VALUE>",
+                )
+                + &argument("MaxObjectCount", "<VALUE>1</VALUE>")),
+        ),
         format!(
             r#"<CIM CIMVERSION="2.0" DTDVERSION="2.0"><MESSAGE ID="1" PROTOCOLVERSION="1.0"><SIMPLEREQ><METHODCALL NAME="Work">
             <LOCALINSTANCEPATH><LOCALNAMESPACEPATH><NAMESPACE NAME="root"/><NAMESPACE NAME="test"/></LOCALNAMESPACEPATH>{name}</LOCALINSTANCEPATH>
@@ -124,29 +137,31 @@ fn damage(seed: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 /// Runs a request as the HTTP side does; the response, if there is one.
-async fn answer(server: &Arc<dyn CimServer>, bytes: &[u8]) -> Option<String> {
+async fn answer(operations: &Operations, bytes: &[u8]) -> Option<String> {
     let request = request(bytes, Limits::default()).ok()?;
     let (id, method) = (request.id, request.method);
+    let who = Principal::anonymous(Role::Administrator);
     Some(match request.call {
         Call::Intrinsic {
             namespace,
             arguments,
         } => {
-            let server = Arc::clone(server);
             let origin = encode::Origin {
                 host: "h",
                 namespace: &namespace,
             };
-            let who = Principal::anonymous(Role::Administrator);
-            match operations::intrinsic(server, who, namespace.clone(), &method, arguments).await {
-                Ok(answer) => encode::imethodresponse(&id, &method, &answer, origin),
-                Err(error) => encode::error_response(&id, &method, true, &error),
-            }
+            let answer = operations.intrinsic(who, namespace.clone(), &method, arguments);
+            let (items, state) = match answer.await {
+                Ok(Answer::Nothing) => return Some(encode::empty_imethodresponse(&id, &method)),
+                Ok(Answer::Items(items)) => (items, None),
+                Ok(Answer::Page(items, state)) => (items, Some(state)),
+                Ok(Answer::Stream(items)) => (items.0.try_collect().await.expect("found"), None),
+                Err(error) => return Some(encode::error_response(&id, &method, true, &error)),
+            };
+            encode::imethodresponse(&id, &method, &items, state.as_ref(), origin)
         }
         Call::Extrinsic { target, parameters } => {
-            let server = Arc::clone(server);
-            let who = Principal::anonymous(Role::Administrator);
-            match operations::invoke(server, who, target, &method, parameters).await {
+            match operations.invoke(who, target, &method, parameters).await {
                 Ok(outcome) => encode::methodresponse(&id, &method, &outcome),
                 Err(error) => encode::error_response(&id, &method, false, &error),
             }
@@ -169,7 +184,7 @@ fn assert_well_formed(xml: &str) {
 #[tokio::test]
 async fn damaged_requests_get_an_error_or_an_answer() {
     let seeds = seeds();
-    let server: Arc<dyn CimServer> = Arc::new(TestServer::new());
+    let server = Operations::new(Arc::new(TestServer::new()), EnumerationLimits::default());
     for seed in &seeds[..seeds.len() - 1] {
         assert!(answer(&server, seed.as_bytes()).await.is_some(), "{seed}");
     }

@@ -14,7 +14,10 @@ mod response;
 pub use class::{class, qualifier_declaration};
 pub use export::export_indication;
 pub use object::{instance, instancename};
-pub use response::{Origin, error_response, imethodresponse, methodresponse};
+pub use response::{
+    EnumerationState, Origin, begin_imethodresponse, empty_imethodresponse, end_imethodresponse,
+    error_response, imethodresponse, item, methodresponse,
+};
 
 use crate::decode::is_xml_char;
 

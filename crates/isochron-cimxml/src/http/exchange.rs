@@ -2,8 +2,8 @@
 //!
 //! A request is refused as early as possible: method, caller, headers, body,
 //! headers against body. An operation that was started runs to its end in a
-//! task of its own, whether its client waits for it or not: half an operation
-//! is worse than one nobody saw end.
+//! task of its own ([`Answering`]), whether its client waits for it or not: half an
+//! operation is worse than one nobody saw end.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,21 +11,25 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
-use isochron_cim::{CimError, CimServer, Principal};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use isochron_cim::{CimError, Principal};
 use isochron_net::{Peer, Place};
+use tokio::sync::oneshot;
 
 use super::Config;
+use super::answering::Answering;
 use super::headers::{Extension, MAPPING};
 use super::refusal::Refusal;
+use super::reply::{Body, Reply};
 use crate::decode::{self, Call};
-use crate::{encode, operations};
+use crate::encode;
+use crate::operations::Operations;
 
 /// What every exchange of a listener shares.
 pub(super) struct Service {
     pub config: Config,
-    pub server: Arc<dyn CimServer>,
+    pub operations: Operations,
     /// The name of the server where a request has no Host header.
     pub address: String,
 }
@@ -43,7 +47,7 @@ impl Service {
         self: Arc<Self>,
         request: Request<Incoming>,
         sender: Sender,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Body> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         match self.exchange(&parts, body, &sender, started).await {
@@ -61,7 +65,7 @@ impl Service {
         body: Incoming,
         sender: &Sender,
         started: Instant,
-    ) -> Result<Response<Full<Bytes>>, Refusal> {
+    ) -> Result<Response<Body>, Refusal> {
         let method = &parts.method;
         if *method == Method::OPTIONS {
             return Ok(options());
@@ -92,8 +96,10 @@ impl Service {
             .filter(|host| !host.is_empty())
             .unwrap_or(&self.address)
             .to_owned();
-        let answer = self.run(request, principal, host).await;
-        Ok(success(answer, &extension, started))
+        let reply = self.run(request, principal, host, &sender.place).await;
+        let mut response = success(&extension, started);
+        reply.put_into(&mut response, parts);
+        Ok(response)
     }
 
     async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Principal, Refusal> {
@@ -136,22 +142,35 @@ impl Service {
         }
     }
 
-    /// Runs the call and encodes its response.
-    async fn run(&self, request: decode::Request, principal: Principal, host: String) -> String {
+    /// Runs the call; the response, or as much of it as is there first.
+    async fn run(
+        &self,
+        request: decode::Request,
+        principal: Principal,
+        host: String,
+        place: &Arc<Place>,
+    ) -> Reply {
         let decode::Request {
             id, method, call, ..
         } = request;
         let intrinsic = matches!(call, Call::Intrinsic { .. });
-        let server = Arc::clone(&self.server);
-        let running = tokio::spawn({
-            let (id, method) = (id.clone(), method.clone());
-            async move { answer(server, principal, &id, &method, call, &host).await }
-        });
-        let error = match tokio::time::timeout(self.config.operation_timeout, running).await {
-            Ok(Ok(Ok(response))) => return response,
+        let (reply, replied) = oneshot::channel();
+        let answering = Answering {
+            operations: self.operations.clone(),
+            principal,
+            id: id.clone(),
+            method: method.clone(),
+            host,
+            patience: self.config.sending(),
+            place: Arc::downgrade(place),
+        };
+        let running = tokio::spawn(answering.answer(call, reply));
+        let error = match tokio::time::timeout(self.config.operation_timeout, replied).await {
+            Ok(Ok(Ok(reply))) => return reply,
             Ok(Ok(Err(error))) => error,
-            Ok(Err(panicked)) => {
-                tracing::error!(method, %panicked, "an operation failed inside the server");
+            Ok(Err(_)) => {
+                let panicked = running.await.err();
+                tracing::error!(method, ?panicked, "an operation failed inside the server");
                 CimError::failed("the operation failed inside the server; its log says more")
             }
             Err(_) => CimError::failed(format!(
@@ -160,36 +179,8 @@ impl Service {
             )),
         };
         tracing::debug!(method, %error, "operation failed");
-        encode::error_response(&id, &method, intrinsic, &error)
-    }
-}
-
-async fn answer(
-    server: Arc<dyn CimServer>,
-    principal: Principal,
-    id: &str,
-    method: &str,
-    call: Call,
-    host: &str,
-) -> Result<String, CimError> {
-    match call {
-        Call::Intrinsic {
-            namespace,
-            arguments,
-        } => {
-            let answer =
-                operations::intrinsic(server, principal, namespace.clone(), method, arguments)
-                    .await?;
-            let origin = encode::Origin {
-                host,
-                namespace: &namespace,
-            };
-            Ok(encode::imethodresponse(id, method, &answer, origin))
-        }
-        Call::Extrinsic { target, parameters } => {
-            let outcome = operations::invoke(server, principal, target, method, parameters).await?;
-            Ok(encode::methodresponse(id, method, &outcome))
-        }
+        let error = encode::error_response(&id, &method, intrinsic, &error);
+        Reply::Whole(error.into())
     }
 }
 
@@ -227,8 +218,8 @@ fn check_content_type(parts: &Parts) -> Result<(), Refusal> {
     }
 }
 
-fn success(xml: String, extension: &Extension<'_>, started: Instant) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(xml));
+fn success(extension: &Extension<'_>, started: Instant) -> Response<Body> {
+    let mut response = Response::new(Body::default());
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -254,8 +245,8 @@ fn success(xml: String, extension: &Extension<'_>, started: Instant) -> Response
 }
 
 /// What this server can do (DSP0200 §7, "Discovering CIM server functions").
-fn options() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn options() -> Response<Body> {
+    let mut response = Response::new(Body::default());
     let headers = response.headers_mut();
     headers.insert(
         header::ALLOW,
@@ -266,7 +257,8 @@ fn options() -> Response<Full<Bytes>> {
         ("77-cimprotocolversion", "1.0"),
         (
             "77-cimsupportedfunctionalgroups",
-            "basic-read, instance-manipulation, association-traversal",
+            "basic-read, basic-write, instance-manipulation, schema-manipulation, \
+             association-traversal, query-execution, qualifier-declaration",
         ),
         ("77-cimvalidation", "loosely-validating"),
     ] {

@@ -2,12 +2,14 @@
 //!
 //! Any path is served (clients use `/cimom`), with POST and M-POST. What holds:
 //! a client cannot hold a connection without using it, nor more of them than
-//! the listener allows, nor send more than the limits; responses leave in one
-//! write where they fit; shutting down lets running requests finish.
+//! the listener allows, nor send more than the limits; short responses leave in one
+//! write and long ones as they are made; shutting down lets running requests finish.
 
+mod answering;
 mod exchange;
 mod headers;
 mod refusal;
+mod reply;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,16 +19,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use isochron_cim::CimServer;
+use isochron_cim::{CimServer, EnumerationLimits};
 use isochron_net::{AllowAll, Authenticator, Listener, Patience};
 use tokio::net::ToSocketAddrs;
+use tokio::task::JoinSet;
 
+use answering::Sending;
 use exchange::{Sender, Service};
 
 use crate::decode::Limits;
+use crate::operations::Operations;
 
 /// The name of this face, in logs and in what callers are known by.
 pub const FACE: &str = "cim-xml";
+
+/// How often enumerations that nobody uses are looked for.
+const EXPIRY: Duration = Duration::from_secs(5);
 
 /// How a listener behaves.
 #[derive(Clone)]
@@ -43,15 +51,19 @@ pub struct Config {
     /// For a request's body.
     pub body_timeout: Duration,
     /// For an operation; afterwards the client gets an error, and the operation
-    /// runs on.
+    /// runs on. In a long response, for each instance.
     pub operation_timeout: Duration,
+    /// For the client to take a piece of a long response; afterwards it gets no more.
+    pub sending_timeout: Duration,
+    /// What clients may have open at a time.
+    pub enumerations: EnumerationLimits,
     /// For requests under way when the server is told to stop.
     pub shutdown_timeout: Duration,
 }
 
 impl Default for Config {
     /// Everyone is let in; 16 MiB, 30 s for headers and for a body, five minutes for
-    /// an operation, 5 s at shutdown.
+    /// an operation, one for a piece of a response, 5 s at shutdown.
     fn default() -> Self {
         Self {
             authenticator: Arc::new(AllowAll),
@@ -60,6 +72,8 @@ impl Default for Config {
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             operation_timeout: Duration::from_secs(300),
+            sending_timeout: Duration::from_secs(60),
+            enumerations: EnumerationLimits::default(),
             shutdown_timeout: Duration::from_secs(5),
         }
     }
@@ -71,6 +85,21 @@ impl Config {
             bytes: self.max_body,
             ..Limits::default()
         }
+    }
+
+    fn sending(&self) -> Sending {
+        Sending {
+            next: self.operation_timeout,
+            taken: self.sending_timeout,
+        }
+    }
+}
+
+/// Frees what enumerations hold that nobody has used for their timeout.
+async fn expire(operations: Operations) {
+    loop {
+        tokio::time::sleep(EXPIRY).await;
+        operations.expire();
     }
 }
 
@@ -118,9 +147,13 @@ impl Server {
             headers: self.config.header_timeout,
             shutdown: self.config.shutdown_timeout,
         };
+        let operations = Operations::new(server, self.config.enumerations);
+        // Dropped, and so ended, with this function.
+        let mut beside = JoinSet::new();
+        beside.spawn(expire(operations.clone()));
         let service = Arc::new(Service {
             config: self.config,
-            server,
+            operations,
             address,
         });
         let answering = move |peer: &isochron_net::Peer, place: &Arc<isochron_net::Place>| {

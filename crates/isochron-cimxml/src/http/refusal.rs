@@ -2,11 +2,10 @@
 //! `CIMError` header (§6.3.11) where it has a word for it, and a sentence for
 //! a person in the body and in `PGErrorDetail`, which clients show.
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
 
 use super::headers::percent_encoded;
+use super::reply::{self, Body};
 use crate::decode::DecodeError;
 
 /// Why there is no CIM response.
@@ -71,9 +70,9 @@ impl Refusal {
         self
     }
 
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn into_response(self) -> Response<Body> {
         let detail = percent_encoded(&self.message);
-        let mut response = Response::new(Full::from(format!("{}\n", self.message)));
+        let mut response = Response::new(reply::whole(format!("{}\n", self.message)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(

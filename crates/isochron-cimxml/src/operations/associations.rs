@@ -8,13 +8,15 @@
 
 use std::collections::HashMap;
 
+use isochron_cim::query::Condition;
 use isochron_cim::{
-    AssociationFilter, CimError, CimType, Class, ClassQuery, Name, ObjectPath, Status,
+    AssociationFilter, CimError, CimType, Class, ClassQuery, InstanceStream, Name, ObjectPath,
+    Status,
 };
 
 use super::classes::ClassView;
-use super::instances::{InstanceView, collect, paths};
-use super::{Answer, Object, Operation, missing};
+use super::instances::{InstanceView, with_paths};
+use super::{Answer, Item, Operation, missing};
 use crate::decode::Argument;
 
 /// ObjectName: where traversal starts.
@@ -25,7 +27,7 @@ enum Source {
 
 /// What traversal looks for.
 #[derive(Clone, Copy, PartialEq)]
-enum Sought {
+pub(super) enum Sought {
     Associators,
     References,
 }
@@ -48,18 +50,10 @@ pub(super) async fn reference_names(op: &Operation) -> Result<Answer, CimError> 
 
 async fn objects(op: &Operation, sought: Sought) -> Result<Answer, CimError> {
     let view = InstanceView::asked_by(op)?;
-    let filter = filter(op, sought)?;
-    let objects = match source(op)? {
+    match source(op)? {
         Source::Instance(path) => {
-            let found = match sought {
-                Sought::Associators => op.server.associators(&op.cx, &path, &filter).await?,
-                Sought::References => op.server.references(&op.cx, &path, &filter).await?,
-            };
-            let found = collect(found).await?;
-            found
-                .into_iter()
-                .map(|instance| Object::Instance(view.of(instance)))
-                .collect()
+            let found = from_instance(op, sought, &path, None).await?;
+            Ok(Answer::instances(view.on(found), Item::ObjectWithPath))
         }
         Source::Class(class) => {
             let view = ClassView {
@@ -68,34 +62,40 @@ async fn objects(op: &Operation, sought: Sought) -> Result<Answer, CimError> {
                 include_class_origin: op.flag("IncludeClassOrigin", false)?,
                 property_list: op.property_list()?,
             };
-            let found = between_classes(op, &class, &filter, sought).await?;
-            found
-                .into_iter()
-                .map(|class| Object::Class(view.of(class)))
-                .collect()
+            let found = between_classes(op, &class, &filter(op, sought)?, sought).await?;
+            let seen = found.into_iter().map(|class| view.of(class));
+            Ok(Answer::all(seen, Item::ClassWithPath))
         }
-    };
-    Ok(Answer::ObjectsWithPath(objects))
+    }
 }
 
 async fn names(op: &Operation, sought: Sought) -> Result<Answer, CimError> {
-    let filter = filter(op, sought)?;
-    Ok(Answer::ObjectPaths(match source(op)? {
+    match source(op)? {
         Source::Instance(path) => {
-            paths(match sought {
-                Sought::Associators => op.server.associators(&op.cx, &path, &filter).await?,
-                Sought::References => op.server.references(&op.cx, &path, &filter).await?,
-            })
-            .await?
+            let found = from_instance(op, sought, &path, None).await?;
+            Ok(Answer::paths(found, Item::ObjectPath))
         }
         Source::Class(class) => {
-            let found = between_classes(op, &class, &filter, sought).await?;
-            found
-                .into_iter()
-                .map(|class| ObjectPath::class(class.name))
-                .collect()
+            let found = between_classes(op, &class, &filter(op, sought)?, sought).await?;
+            let paths = found.into_iter().map(|class| ObjectPath::class(class.name));
+            Ok(Answer::all(paths, Item::ObjectPath))
         }
-    }))
+    }
+}
+
+/// What associations lead to from an instance, and fulfils the condition.
+pub(super) async fn from_instance(
+    op: &Operation,
+    sought: Sought,
+    source: &ObjectPath,
+    condition: Option<Condition>,
+) -> Result<InstanceStream, CimError> {
+    let filter = filter(op, sought)?;
+    let found = match sought {
+        Sought::Associators => op.server.associators(&op.cx, source, &filter).await?,
+        Sought::References => op.server.references(&op.cx, source, &filter).await?,
+    };
+    Ok(with_paths(op.filtered(found, condition).await?))
 }
 
 fn source(op: &Operation) -> Result<Source, CimError> {

@@ -1,10 +1,11 @@
-//! Operations on classes and qualifier types: DSP0200's GetClass,
-//! EnumerateClasses, EnumerateClassNames, GetQualifier and EnumerateQualifiers,
-//! with its defaults for the flags.
+//! Operations on classes and qualifier types: reading them (DSP0200's GetClass,
+//! EnumerateClasses, EnumerateClassNames, GetQualifier, EnumerateQualifiers, with
+//! its defaults for the flags) and writing them (CreateClass, ModifyClass,
+//! DeleteClass, SetQualifier, DeleteQualifier).
 
 use isochron_cim::{CimError, Class, ClassQuery, Name, PropertyDecl};
 
-use super::{Answer, Operation};
+use super::{Answer, Item, Operation};
 
 /// What a client wants to see of a class.
 pub(super) struct ClassView {
@@ -74,21 +75,23 @@ pub(super) async fn get_class(op: &Operation) -> Result<Answer, CimError> {
         .server
         .get_class(&op.cx, &op.required_name("ClassName")?)
         .await?;
-    Ok(Answer::Classes(vec![view.of(class)]))
+    Ok(Answer::one(Item::Class(view.of(class))))
 }
 
 pub(super) async fn enumerate_classes(op: &Operation) -> Result<Answer, CimError> {
     let view = view(op)?;
-    let classes = list(op).await?;
-    Ok(Answer::Classes(
-        classes.into_iter().map(|class| view.of(class)).collect(),
+    let classes = list(op).await?.into_iter();
+    Ok(Answer::all(
+        classes.map(|class| view.of(class)),
+        Item::Class,
     ))
 }
 
 pub(super) async fn enumerate_class_names(op: &Operation) -> Result<Answer, CimError> {
-    let classes = list(op).await?;
-    Ok(Answer::ClassNames(
-        classes.into_iter().map(|class| class.name).collect(),
+    let classes = list(op).await?.into_iter();
+    Ok(Answer::all(
+        classes.map(|class| class.name),
+        Item::ClassName,
     ))
 }
 
@@ -105,11 +108,40 @@ pub(super) async fn get_qualifier(op: &Operation) -> Result<Answer, CimError> {
         .server
         .get_qualifier(&op.cx, &op.required_name("QualifierName")?)
         .await?;
-    Ok(Answer::Qualifiers(vec![declared]))
+    Ok(Answer::one(Item::Qualifier(declared)))
 }
 
 pub(super) async fn enumerate_qualifiers(op: &Operation) -> Result<Answer, CimError> {
-    Ok(Answer::Qualifiers(
-        op.server.enumerate_qualifiers(&op.cx).await?,
-    ))
+    let declared = op.server.enumerate_qualifiers(&op.cx).await?;
+    Ok(Answer::all(declared, Item::Qualifier))
+}
+
+pub(super) async fn create_class(op: &Operation) -> Result<Answer, CimError> {
+    let class = op.class("NewClass")?;
+    op.server.create_class(&op.cx, class).await?;
+    Ok(Answer::Nothing)
+}
+
+pub(super) async fn modify_class(op: &Operation) -> Result<Answer, CimError> {
+    let class = op.class("ModifiedClass")?;
+    op.server.modify_class(&op.cx, class).await?;
+    Ok(Answer::Nothing)
+}
+
+pub(super) async fn delete_class(op: &Operation) -> Result<Answer, CimError> {
+    let class = op.required_name("ClassName")?;
+    op.server.delete_class(&op.cx, &class).await?;
+    Ok(Answer::Nothing)
+}
+
+pub(super) async fn set_qualifier(op: &Operation) -> Result<Answer, CimError> {
+    let declared = op.qualifier("QualifierDeclaration")?;
+    op.server.set_qualifier(&op.cx, declared).await?;
+    Ok(Answer::Nothing)
+}
+
+pub(super) async fn delete_qualifier(op: &Operation) -> Result<Answer, CimError> {
+    let name = op.required_name("QualifierName")?;
+    op.server.delete_qualifier(&op.cx, &name).await?;
+    Ok(Answer::Nothing)
 }

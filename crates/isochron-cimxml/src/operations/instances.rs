@@ -5,10 +5,11 @@
 //! false whatever is sent: clients leave LocalOnly out, and the default that
 //! DSP0200 has for it would hide inherited properties from them.
 
-use futures::TryStreamExt;
-use isochron_cim::{CimError, Instance, InstanceStream, Name, ObjectPath, Property, Status};
+use futures::stream::{StreamExt, TryStreamExt};
+use isochron_cim::query::Condition;
+use isochron_cim::{CimError, Instance, InstanceStream, Name, Property, Status};
 
-use super::{Answer, Operation};
+use super::{Answer, Item, Operation};
 
 /// What a client wants to see of an instance.
 pub(super) struct InstanceView {
@@ -40,6 +41,11 @@ impl InstanceView {
         }
         instance
     }
+
+    /// The instances of a stream as they are wanted.
+    pub fn on(self, found: InstanceStream) -> InstanceStream {
+        found.map_ok(move |instance| self.of(instance)).boxed()
+    }
 }
 
 pub(super) async fn get_instance(op: &Operation) -> Result<Answer, CimError> {
@@ -48,41 +54,49 @@ pub(super) async fn get_instance(op: &Operation) -> Result<Answer, CimError> {
         .server
         .get_instance(&op.cx, &op.path("InstanceName")?)
         .await?;
-    Ok(Answer::Instances(vec![view.of(instance)]))
+    Ok(Answer::one(Item::Instance(view.of(instance))))
 }
 
 pub(super) async fn enumerate_instances(op: &Operation) -> Result<Answer, CimError> {
     let view = InstanceView::asked_by(op)?;
-    let class = op.required_name("ClassName")?;
-    // Shallow: the subclasses' instances too, with this class's properties only.
-    let known = if op.flag("DeepInheritance", true)? {
-        None
-    } else {
-        Some(op.server.get_class(&op.cx, &class).await?.properties)
-    };
-    let mut instances = collect(op.server.enumerate_instances(&op.cx, &class).await?).await?;
-    for instance in &mut instances {
-        if let Some(known) = &known {
-            instance
-                .properties
-                .retain(|name, _| known.contains_key(name));
-        }
-        *instance = view.of(std::mem::take(instance));
-    }
-    Ok(Answer::NamedInstances(instances))
+    let found = of_class(op, None).await?;
+    Ok(Answer::instances(view.on(found), Item::NamedInstance))
 }
 
 pub(super) async fn enumerate_instance_names(op: &Operation) -> Result<Answer, CimError> {
+    let found = of_class(op, None).await?;
+    Ok(Answer::paths(found, Item::InstanceName))
+}
+
+/// The instances of the class ClassName that fulfil the condition. With
+/// DeepInheritance false, of the subclasses' instances only what the class has.
+pub(super) async fn of_class(
+    op: &Operation,
+    condition: Option<Condition>,
+) -> Result<InstanceStream, CimError> {
     let class = op.required_name("ClassName")?;
-    let instances = op.server.enumerate_instances(&op.cx, &class).await?;
-    Ok(Answer::InstanceNames(paths(instances).await?))
+    let known = match op.flag("DeepInheritance", true)? {
+        true => None,
+        false => Some(op.server.get_class(&op.cx, &class).await?.properties),
+    };
+    let found = op.server.enumerate_instances(&op.cx, &class).await?;
+    let found = op.filtered(found, condition).await?;
+    let Some(known) = known else {
+        return Ok(with_paths(found));
+    };
+    let shallow = move |mut instance: Instance| {
+        let properties = &mut instance.properties;
+        properties.retain(|name, _| known.contains_key(name));
+        instance
+    };
+    Ok(with_paths(found.map_ok(shallow).boxed()))
 }
 
 pub(super) async fn create_instance(op: &Operation) -> Result<Answer, CimError> {
     let mut instance = op.instance("NewInstance")?;
     instance.path = None;
     let path = op.server.create_instance(&op.cx, instance).await?;
-    Ok(Answer::InstanceNames(vec![path]))
+    Ok(Answer::one(Item::InstanceName(path)))
 }
 
 pub(super) async fn modify_instance(op: &Operation) -> Result<Answer, CimError> {
@@ -146,26 +160,16 @@ pub(super) async fn delete_instance(op: &Operation) -> Result<Answer, CimError> 
     Ok(Answer::Nothing)
 }
 
-/// The instances of a stream, each of which must know its path.
-pub(super) async fn collect(stream: InstanceStream) -> Result<Vec<Instance>, CimError> {
-    let instances: Vec<_> = stream.try_collect().await?;
-    match instances.iter().find(|instance| instance.path.is_none()) {
-        Some(instance) => Err(pathless(instance)),
-        None => Ok(instances),
-    }
-}
-
-/// The paths of a stream's instances.
-pub(super) async fn paths(stream: InstanceStream) -> Result<Vec<ObjectPath>, CimError> {
-    let path = |mut instance: Instance| async move {
-        instance.path.take().ok_or_else(|| pathless(&instance))
+/// The stream, which ends with an error where an instance does not know its path.
+pub(super) fn with_paths(found: InstanceStream) -> InstanceStream {
+    let checked = |instance: Instance| {
+        std::future::ready(match &instance.path {
+            Some(_) => Ok(instance),
+            None => Err(CimError::failed(format!(
+                "a provider gave an instance of {} without path",
+                instance.class
+            ))),
+        })
     };
-    stream.and_then(path).try_collect().await
-}
-
-fn pathless(instance: &Instance) -> CimError {
-    CimError::failed(format!(
-        "a provider gave an instance of {} without path",
-        instance.class
-    ))
+    found.and_then(checked).boxed()
 }

@@ -1,53 +1,49 @@
 //! Extrinsic methods: those that classes declare (DSP0200, "Extrinsic methods").
 
-use std::sync::Arc;
-
 use indexmap::IndexMap;
 use isochron_cim::{
     CimError, CimServer, Invocation, MethodTarget, Name, ObjectPath, Outcome, Principal,
     RequestContext, Status, TypedValue,
 };
 
-use super::check_namespace;
+use super::Operations;
 
-/// Calls a method on `target`: an instance, or without keys a class.
-///
-/// Parameters without a name take the names of the method's in-parameters, by
-/// their place among the parameters sent.
-///
-/// # Errors
-/// The CIM status of the failure. A method that ran and says by its return
-/// value that it failed is no error.
-pub async fn invoke(
-    server: Arc<dyn CimServer>,
-    principal: Principal,
-    target: ObjectPath,
-    method: &str,
-    parameters: Result<Vec<(Name, TypedValue)>, CimError>,
-) -> Result<Outcome, CimError> {
-    let namespace = target.namespace.clone().unwrap_or_default();
-    check_namespace(&*server, &namespace)?;
-    let cx = RequestContext {
-        namespace,
-        principal,
-    };
-    let method = Name::from(method);
-    let parameters = named(&*server, &cx, &target.class, &method, parameters?).await?;
-    let target = if target.keys.is_empty() {
-        MethodTarget::Class(target.class)
-    } else {
-        MethodTarget::Instance(target)
-    };
-    server
-        .invoke_method(
-            &cx,
-            Invocation {
-                target,
-                method,
-                parameters,
-            },
-        )
-        .await
+impl Operations {
+    /// Calls a method on `target`: an instance, or without keys a class.
+    ///
+    /// Parameters without a name take the names of the method's in-parameters, by
+    /// their place among the parameters sent.
+    ///
+    /// # Errors
+    /// The CIM status of the failure. A method that ran and says by its return
+    /// value that it failed is no error.
+    pub async fn invoke(
+        &self,
+        principal: Principal,
+        target: ObjectPath,
+        method: &str,
+        parameters: Result<Vec<(Name, TypedValue)>, CimError>,
+    ) -> Result<Outcome, CimError> {
+        let namespace = target.namespace.clone().unwrap_or_default();
+        self.check_namespace(&namespace)?;
+        let cx = RequestContext {
+            namespace,
+            principal,
+        };
+        let method = Name::from(method);
+        let parameters = named(&*self.server, &cx, &target.class, &method, parameters?).await?;
+        let target = if target.keys.is_empty() {
+            MethodTarget::Class(target.class)
+        } else {
+            MethodTarget::Instance(target)
+        };
+        let call = Invocation {
+            target,
+            method,
+            parameters,
+        };
+        self.server.invoke_method(&cx, call).await
+    }
 }
 
 async fn named(

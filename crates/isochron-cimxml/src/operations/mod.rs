@@ -1,283 +1,111 @@
 //! DSP0200's operations over a [`CimServer`]: what follows from a provider's
 //! answers is done here, once: flags, property lists, name-only variants,
-//! traversal between classes.
-//!
-//! `INTRINSIC` is the list of DSP0200's intrinsic methods. One that has no
-//! function there is `CIM_ERR_NOT_SUPPORTED`, and so is a name that is not in
-//! it (DSP0200, "Intrinsic methods").
+//! traversal between classes, queries, pulled enumerations.
 
+mod answer;
 mod associations;
 mod classes;
 mod instances;
+mod intrinsic;
 mod methods;
+mod pulled;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use futures::future::BoxFuture;
+use isochron_cim::query::{self, Condition};
 use isochron_cim::{
-    CimError, CimServer, Class, Instance, Name, ObjectPath, Principal, QualifierDecl,
-    RequestContext, Status,
+    CimError, CimServer, Class, EnumerationLimits, Enumerations, Instance, InstanceStream, Name,
+    ObjectPath, Principal, QualifierDecl, RequestContext, Status,
 };
 
 use crate::decode::{Argument, Arguments};
-pub use methods::invoke;
+pub use answer::{Answer, Item, Items};
+use intrinsic::Intrinsic;
+use pulled::Shape;
 
-/// What an intrinsic method returns: the content of IRETURNVALUE.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// Nothing: the method returns no value.
-    Nothing,
-    /// CLASS elements.
-    Classes(Vec<Class>),
-    /// CLASSNAME elements.
-    ClassNames(Vec<Name>),
-    /// INSTANCE elements.
-    Instances(Vec<Instance>),
-    /// VALUE.NAMEDINSTANCE elements.
-    NamedInstances(Vec<Instance>),
-    /// INSTANCENAME elements.
-    InstanceNames(Vec<ObjectPath>),
-    /// VALUE.OBJECTWITHPATH elements.
-    ObjectsWithPath(Vec<Object>),
-    /// OBJECTPATH elements; without keys of classes.
-    ObjectPaths(Vec<ObjectPath>),
-    /// QUALIFIER.DECLARATION elements.
-    Qualifiers(Vec<QualifierDecl>),
-}
-
-/// What an association leads to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Object {
-    /// At instance level.
-    Instance(Instance),
-    /// At class level.
-    Class(Class),
+/// What carries out operations: a server, and the enumerations that are open at it.
+#[derive(Clone)]
+pub struct Operations {
+    server: Arc<dyn CimServer>,
+    enumerations: Arc<Enumerations<Shape>>,
 }
 
 /// An intrinsic method on its way.
 struct Operation {
     server: Arc<dyn CimServer>,
+    enumerations: Arc<Enumerations<Shape>>,
     cx: RequestContext,
     arguments: Arguments,
 }
 
-type Run = fn(&Operation) -> BoxFuture<'_, Result<Answer, CimError>>;
-
-/// An intrinsic method: its name, its parameters, and what runs it.
-struct Intrinsic {
-    name: &'static str,
-    parameters: &'static [&'static str],
-    run: Option<Run>,
-}
-
-macro_rules! supported {
-    ($name:literal, $run:path, [$($parameter:literal),*]) => {
-        Intrinsic {
-            name: $name,
-            parameters: &[$($parameter),*],
-            run: Some(|operation| Box::pin($run(operation))),
+impl Operations {
+    /// On this server, with no enumeration open yet.
+    pub fn new(server: Arc<dyn CimServer>, limits: EnumerationLimits) -> Self {
+        Self {
+            server,
+            enumerations: Arc::new(Enumerations::new(limits)),
         }
-    };
-}
-
-const fn unsupported(name: &'static str) -> Intrinsic {
-    Intrinsic {
-        name,
-        parameters: &[],
-        run: None,
     }
-}
 
-/// DSP0200's intrinsic methods.
-static INTRINSIC: &[Intrinsic] = &[
-    supported!(
-        "GetClass",
-        classes::get_class,
-        [
-            "ClassName",
-            "LocalOnly",
-            "IncludeQualifiers",
-            "IncludeClassOrigin",
-            "PropertyList"
-        ]
-    ),
-    supported!(
-        "EnumerateClasses",
-        classes::enumerate_classes,
-        [
-            "ClassName",
-            "DeepInheritance",
-            "LocalOnly",
-            "IncludeQualifiers",
-            "IncludeClassOrigin"
-        ]
-    ),
-    supported!(
-        "EnumerateClassNames",
-        classes::enumerate_class_names,
-        ["ClassName", "DeepInheritance"]
-    ),
-    supported!("GetQualifier", classes::get_qualifier, ["QualifierName"]),
-    supported!("EnumerateQualifiers", classes::enumerate_qualifiers, []),
-    supported!(
-        "GetInstance",
-        instances::get_instance,
-        [
-            "InstanceName",
-            "LocalOnly",
-            "IncludeQualifiers",
-            "IncludeClassOrigin",
-            "PropertyList"
-        ]
-    ),
-    supported!(
-        "EnumerateInstances",
-        instances::enumerate_instances,
-        [
-            "ClassName",
-            "LocalOnly",
-            "DeepInheritance",
-            "IncludeQualifiers",
-            "IncludeClassOrigin",
-            "PropertyList"
-        ]
-    ),
-    supported!(
-        "EnumerateInstanceNames",
-        instances::enumerate_instance_names,
-        ["ClassName"]
-    ),
-    supported!(
-        "CreateInstance",
-        instances::create_instance,
-        ["NewInstance"]
-    ),
-    supported!(
-        "ModifyInstance",
-        instances::modify_instance,
-        ["ModifiedInstance", "IncludeQualifiers", "PropertyList"]
-    ),
-    supported!(
-        "DeleteInstance",
-        instances::delete_instance,
-        ["InstanceName"]
-    ),
-    supported!(
-        "Associators",
-        associations::associators,
-        [
-            "ObjectName",
-            "AssocClass",
-            "ResultClass",
-            "Role",
-            "ResultRole",
-            "IncludeQualifiers",
-            "IncludeClassOrigin",
-            "PropertyList"
-        ]
-    ),
-    supported!(
-        "AssociatorNames",
-        associations::associator_names,
-        [
-            "ObjectName",
-            "AssocClass",
-            "ResultClass",
-            "Role",
-            "ResultRole"
-        ]
-    ),
-    supported!(
-        "References",
-        associations::references,
-        [
-            "ObjectName",
-            "ResultClass",
-            "Role",
-            "IncludeQualifiers",
-            "IncludeClassOrigin",
-            "PropertyList"
-        ]
-    ),
-    supported!(
-        "ReferenceNames",
-        associations::reference_names,
-        ["ObjectName", "ResultClass", "Role"]
-    ),
-    unsupported("CreateClass"),
-    unsupported("ModifyClass"),
-    unsupported("DeleteClass"),
-    unsupported("SetQualifier"),
-    unsupported("DeleteQualifier"),
-    unsupported("GetProperty"),
-    unsupported("SetProperty"),
-    unsupported("ExecQuery"),
-    unsupported("OpenEnumerateInstances"),
-    unsupported("OpenEnumerateInstancePaths"),
-    unsupported("OpenAssociatorInstances"),
-    unsupported("OpenAssociatorInstancePaths"),
-    unsupported("OpenReferenceInstances"),
-    unsupported("OpenReferenceInstancePaths"),
-    unsupported("OpenQueryInstances"),
-    unsupported("PullInstancesWithPath"),
-    unsupported("PullInstancePaths"),
-    unsupported("PullInstances"),
-    unsupported("CloseEnumeration"),
-    unsupported("EnumerationCount"),
-];
-
-/// Runs an intrinsic method.
-///
-/// # Errors
-/// The CIM status that DSP0200 lists for the method; `NOT_SUPPORTED` where this
-/// server does not have it, before anything else is looked at.
-pub async fn intrinsic(
-    server: Arc<dyn CimServer>,
-    principal: Principal,
-    namespace: String,
-    method: &str,
-    arguments: Result<Arguments, CimError>,
-) -> Result<Answer, CimError> {
-    let entry = INTRINSIC
-        .iter()
-        .find(|entry| entry.name.eq_ignore_ascii_case(method));
-    let Some((entry, run)) = entry.and_then(|entry| Some((entry, entry.run?))) else {
-        return Err(CimError::not_supported(format!(
-            "this server has no operation {method}"
-        )));
-    };
-    check_namespace(&*server, &namespace)?;
-    let arguments = arguments?;
-    if let Some(name) = arguments
-        .keys()
-        .find(|name| !entry.parameters.iter().any(|p| name.is(p)))
-    {
-        return Err(CimError::invalid_parameter(format!(
-            "{method} has no parameter {name}"
-        )));
+    /// Lets go of enumerations that nobody has used for their timeout. They end on
+    /// time without this; with it, what they hold is freed on time too.
+    pub fn expire(&self) {
+        self.enumerations.expire(Instant::now());
     }
-    run(&Operation {
-        server,
-        cx: RequestContext {
-            namespace,
-            principal,
-        },
-        arguments,
-    })
-    .await
-}
 
-/// `INVALID_NAMESPACE` unless the server has it; clients look for namespaces by
-/// trying them.
-fn check_namespace(server: &dyn CimServer, namespace: &str) -> Result<(), CimError> {
-    let same = |ours: &String| ours.trim_matches('/').eq_ignore_ascii_case(namespace);
-    if server.namespaces().iter().any(same) {
-        return Ok(());
+    /// Runs an intrinsic method.
+    ///
+    /// # Errors
+    /// The CIM status that DSP0200 lists for the method; `NOT_SUPPORTED` where this
+    /// server does not have it, before anything else is looked at.
+    pub async fn intrinsic(
+        &self,
+        principal: Principal,
+        namespace: String,
+        method: &str,
+        arguments: Result<Arguments, CimError>,
+    ) -> Result<Answer, CimError> {
+        let entry = Intrinsic::find(method);
+        let Some((entry, run)) = entry.and_then(|entry| Some((entry, entry.run?))) else {
+            return Err(CimError::not_supported(format!(
+                "this server has no operation {method}"
+            )));
+        };
+        self.check_namespace(&namespace)?;
+        let arguments = arguments?;
+        if let Some(name) = arguments
+            .keys()
+            .find(|name| !entry.parameters().any(|p| name.is(p)))
+        {
+            return Err(CimError::invalid_parameter(format!(
+                "{method} has no parameter {name}"
+            )));
+        }
+        run(&Operation {
+            server: self.server.clone(),
+            enumerations: self.enumerations.clone(),
+            cx: RequestContext {
+                namespace,
+                principal,
+            },
+            arguments,
+        })
+        .await
     }
-    Err(CimError::new(
-        Status::InvalidNamespace,
-        format!("there is no namespace {namespace} on this server"),
-    ))
+
+    /// `INVALID_NAMESPACE` unless the server has it; clients look for namespaces by
+    /// trying them.
+    fn check_namespace(&self, namespace: &str) -> Result<(), CimError> {
+        let same = |ours: &String| ours.trim_matches('/').eq_ignore_ascii_case(namespace);
+        if self.server.namespaces().iter().any(same) {
+            return Ok(());
+        }
+        Err(CimError::new(
+            Status::InvalidNamespace,
+            format!("there is no namespace {namespace} on this server"),
+        ))
+    }
 }
 
 impl Operation {
@@ -296,6 +124,26 @@ impl Operation {
                 "{name} is true or false"
             ))),
         }
+    }
+
+    /// A text; an empty one is none.
+    fn text(&self, name: &'static str) -> Result<Option<&str>, CimError> {
+        match self.argument(name) {
+            None => Ok(None),
+            Some(Argument::Text(text)) if text.trim().is_empty() => Ok(None),
+            Some(Argument::Text(text)) => Ok(Some(text)),
+            Some(_) => Err(CimError::invalid_parameter(format!("{name} is a text"))),
+        }
+    }
+
+    /// A uint32.
+    fn number(&self, name: &'static str) -> Result<Option<u32>, CimError> {
+        let parsed = |text: &str| {
+            text.trim()
+                .parse()
+                .map_err(|_| CimError::invalid_parameter(format!("{name} is a number (uint32)")))
+        };
+        self.text(name)?.map(parsed).transpose()
     }
 
     /// A name given as text or CLASSNAME; an empty one is none.
@@ -330,6 +178,36 @@ impl Operation {
                 "{name} is an instance"
             ))),
             None => Err(missing(name)),
+        }
+    }
+
+    fn class(&self, name: &'static str) -> Result<Class, CimError> {
+        match self.argument(name) {
+            Some(Argument::Class(class)) => Ok(class.clone()),
+            Some(_) => Err(CimError::invalid_parameter(format!("{name} is a CLASS"))),
+            None => Err(missing(name)),
+        }
+    }
+
+    fn qualifier(&self, name: &'static str) -> Result<QualifierDecl, CimError> {
+        match self.argument(name) {
+            Some(Argument::Qualifier(declared)) => Ok(declared.clone()),
+            Some(_) => Err(CimError::invalid_parameter(format!(
+                "{name} is a QUALIFIER.DECLARATION"
+            ))),
+            None => Err(missing(name)),
+        }
+    }
+
+    /// What of the stream fulfils the condition.
+    async fn filtered(
+        &self,
+        found: InstanceStream,
+        condition: Option<Condition>,
+    ) -> Result<InstanceStream, CimError> {
+        match condition {
+            None => Ok(found),
+            Some(condition) => query::filtered(found, condition, &*self.server, &self.cx).await,
         }
     }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // Each test crate uses its part.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -63,6 +64,7 @@ const CLASSES: &[&str] = &[
         <PROPERTY NAME="Size" TYPE="uint64" CLASSORIGIN="T_Thing" PROPAGATED="true"/>
         <PROPERTY NAME="Extra" TYPE="uint8" CLASSORIGIN="T_BigThing"/>
       </CLASS>"#,
+    r#"<CLASS NAME="T_Many"><PROPERTY NAME="Name" TYPE="string"><QUALIFIER NAME="Key" TYPE="boolean"><VALUE>true</VALUE></QUALIFIER></PROPERTY></CLASS>"#,
     r#"<CLASS NAME="T_Settings"><PROPERTY NAME="Level" TYPE="uint16"/><PROPERTY NAME="Text" TYPE="string"/></CLASS>"#,
     r#"<CLASS NAME="T_Link">
         <QUALIFIER NAME="Association" TYPE="boolean" OVERRIDABLE="false"><VALUE>true</VALUE></QUALIFIER>
@@ -118,6 +120,36 @@ pub struct TestServer {
     pub instances: Mutex<Vec<Instance>>,
     /// Whether a call of the method Slow has come to its end.
     pub slow_done: std::sync::atomic::AtomicBool,
+    pub many: Many,
+}
+
+/// The instances of T_Many, which are made as they are taken.
+#[derive(Clone, Default)]
+pub struct Many {
+    /// How many there are.
+    pub count: usize,
+    /// After how many an error comes, in their place.
+    pub fails_after: Option<usize>,
+    /// How many were made.
+    pub made: Arc<AtomicUsize>,
+}
+
+impl Many {
+    fn stream(&self) -> InstanceStream {
+        let (made, fails_after) = (Arc::clone(&self.made), self.fails_after);
+        let one = move |number: usize| {
+            if fails_after == Some(number) {
+                return Err(CimError::failed("100 % of the disk: gone"));
+            }
+            made.fetch_add(1, Ordering::SeqCst);
+            let name = format!("{number:0>1000}");
+            let mut instance = Instance::new("T_Many");
+            instance.path = Some(thing_path("T_Many", &name));
+            instance.set("Name", name);
+            Ok(instance)
+        };
+        futures::stream::iter(0..self.count).map(one).boxed()
+    }
 }
 
 impl TestServer {
@@ -164,6 +196,7 @@ impl TestServer {
             classes: CLASSES.iter().map(|xml| class(xml)).collect(),
             instances: Mutex::new(vec![one, two, link]),
             slow_done: Default::default(),
+            many: Many::default(),
         }
     }
 
@@ -318,6 +351,9 @@ impl CimServer for TestServer {
         class: &Name,
     ) -> Result<InstanceStream, CimError> {
         self.known(class)?;
+        if class.is("T_Many") {
+            return Ok(self.many.stream());
+        }
         let instances = self.instances.lock().expect("lock");
         let found = instances
             .iter()
@@ -501,10 +537,14 @@ pub struct Running {
 
 impl Running {
     pub async fn start(config: Config) -> Self {
+        Self::start_with(config, TestServer::new()).await
+    }
+
+    pub async fn start_with(config: Config, cim: TestServer) -> Self {
         let server = Server::bind("127.0.0.1:0", config).await.expect("bind");
         let address = server.local_addr().expect("address");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let cim = Arc::new(TestServer::new());
+        let cim = Arc::new(cim);
         let task = tokio::spawn(
             server.serve(Arc::clone(&cim) as Arc<dyn CimServer>, async move {
                 stopped.await.ok();
