@@ -45,6 +45,8 @@ window = "60s"
 /// A daemon and what it runs.
 pub struct Host {
     daemon: Child,
+    /// What it is started with.
+    options: Vec<String>,
     directory: TempDir,
     /// Where it speaks CIM-XML: `http://ADDRESS:PORT`.
     pub cimxml: String,
@@ -53,6 +55,11 @@ pub struct Host {
 impl Host {
     /// Starts a daemon in a directory of its own; returns when it listens.
     pub fn start() -> Self {
+        Self::with("", &[])
+    }
+
+    /// The same with more configuration, and with options of `serve`.
+    pub fn with(configuration: &str, options: &[&str]) -> Self {
         // Short, for unix sockets, and where a file system takes O_DIRECT.
         let directory = tempfile::Builder::new()
             .prefix("h")
@@ -60,31 +67,40 @@ impl Host {
             .tempdir_in("/var/tmp")
             .unwrap();
         let path = directory.path();
-        std::fs::write(path.join("isochron.toml"), CONFIGURATION).unwrap();
-        let log = File::create(path.join("serve.log")).unwrap();
-        let daemon = isochron(path)
-            .arg("serve")
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let configuration = format!("{CONFIGURATION}{configuration}");
+        std::fs::write(path.join("isochron.toml"), configuration).unwrap();
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let mut host = Self {
-            daemon,
+            daemon: serve(path, &options),
+            options,
             directory,
             cimxml: String::new(),
         };
+        host.listens();
+        host
+    }
+
+    /// Ends the daemon as its owner would and starts it again.
+    pub fn restart(&mut self) {
+        signal(self.daemon.id(), Signal::TERM);
+        let status = self.daemon.wait().unwrap();
+        assert!(status.success(), "{status}\n{}", self.log());
+        self.daemon = serve(self.path(), &self.options);
+        self.listens();
+    }
+
+    fn listens(&mut self) {
         // The unix socket is the last that it tells.
-        host.until("the daemon listens", |host| {
+        self.until("the daemon listens", |host| {
             assert!(host.daemon.try_wait().unwrap().is_none(), "{}", host.log());
             host.log().contains("listening for the JSON API on unix:")
         });
-        host.cimxml = host
+        self.cimxml = self
             .log()
             .lines()
             .find_map(|line| line.strip_prefix("listening for CIM-XML on "))
             .unwrap()
             .to_owned();
-        host
     }
 
     /// Its directory.
@@ -290,6 +306,17 @@ pub fn signal(process: u32, signal: Signal) {
 
 fn pid(id: u32) -> Pid {
     Pid::from_raw(id.try_into().unwrap()).unwrap()
+}
+
+fn serve(directory: &Path, options: &[String]) -> Child {
+    let log = File::create(directory.join("serve.log")).unwrap();
+    isochron(directory)
+        .arg("serve")
+        .args(options)
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 fn isochron(directory: &Path) -> Command {
