@@ -104,7 +104,7 @@ impl AuditLog {
     }
 
     /// A login was refused.
-    pub(crate) fn refused(&self, user: Option<&str>, peer: &Peer, why: &str) {
+    pub fn login_refused(&self, user: Option<&str>, face: &str, address: Option<&str>, why: &str) {
         let omitted = {
             let refusals = self.refusals.lock();
             let mut refusals = refusals.unwrap_or_else(PoisonError::into_inner);
@@ -123,8 +123,12 @@ impl AuditLog {
             result: "denied",
             error: Some(why),
             omitted,
-            ..login(peer, &peer.address.to_string())
+            ..login(face, address)
         });
+    }
+
+    pub(crate) fn refused(&self, user: Option<&str>, peer: &Peer, why: &str) {
+        self.login_refused(user, peer.face, Some(&peer.address.to_string()), why);
     }
 
     /// A user's password was found right.
@@ -132,7 +136,7 @@ impl AuditLog {
         self.write(&Line {
             user: Some(&user.name),
             role: Some(user.role.as_str()),
-            ..login(peer, &peer.address.to_string())
+            ..login(peer.face, Some(&peer.address.to_string()))
         });
     }
 
@@ -150,13 +154,13 @@ impl AuditLog {
     }
 }
 
-fn login<'a>(peer: &Peer, address: &'a str) -> Line<'a> {
+fn login<'a>(face: &'a str, address: Option<&'a str>) -> Line<'a> {
     Line {
         time: now(),
         user: None,
         role: None,
-        face: peer.face,
-        address: Some(address),
+        face,
+        address,
         operation: "login",
         object: None,
         result: "done",

@@ -19,6 +19,6 @@ mod throttle;
 mod users;
 
 pub use audit::AuditLog;
-pub use logins::{LoginConfig, Logins};
+pub use logins::{LoginConfig, Logins, caller};
 pub use password::{PASSWORD_MAX, PASSWORD_MIN};
 pub use users::{User, Users};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isochron_cim::Principal;
-use isochron_engine::{EngineError, Role};
+use isochron_engine::{Caller, EngineError, Role};
 use isochron_net::{Authenticator, Denied, Peer, basic_credentials};
 use tokio::sync::watch;
 
@@ -124,6 +124,22 @@ impl Authenticator for Logins {
 
 fn principal(user: &Kept, peer: &Peer) -> Principal {
     Principal::user(&user.name, cim_role(user.role)).through(peer.face, peer.address)
+}
+
+/// The engine's word for whom a listener let in.
+pub fn caller(principal: &Principal) -> Caller {
+    let role = match principal.role {
+        isochron_cim::Role::Reader => Role::Reader,
+        isochron_cim::Role::Operator => Role::Operator,
+        isochron_cim::Role::Administrator => Role::Administrator,
+    };
+    Caller {
+        name: principal.name.clone(),
+        role,
+        face: principal.face,
+        address: principal.address.map(|address| address.to_string()),
+        unconfined: false,
+    }
 }
 
 fn cim_role(role: Role) -> isochron_cim::Role {

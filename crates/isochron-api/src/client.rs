@@ -7,10 +7,13 @@ mod server;
 
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
+use isochron_net::{TlsClient, TlsStream, basic_authorization};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -56,6 +59,15 @@ pub enum ClientError {
         /// In which way.
         reason: String,
     },
+    /// This process may not use its socket.
+    #[error(
+        "you may not use {server}: it is open to root, to the daemon's own user, and to the \
+         group of listen.socket_group"
+    )]
+    Denied {
+        /// Where.
+        server: Server,
+    },
     /// It refused.
     #[error("{}", .0.message)]
     Refused(dto::Error),
@@ -65,12 +77,41 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     server: Server,
+    tls: Option<TlsClient>,
+    authorization: Option<HeaderValue>,
 }
 
 impl Client {
     /// A client; nothing is connected yet.
     pub fn new(server: Server) -> Self {
-        Self { server }
+        Self {
+            server,
+            tls: None,
+            authorization: None,
+        }
+    }
+
+    /// The same client; by this it knows a server on HTTPS, which it does not without.
+    #[must_use]
+    pub fn with_tls(self, tls: TlsClient) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
+    /// The same client; it says that it is this user.
+    #[must_use]
+    pub fn with_user(self, name: &str, password: &str) -> Self {
+        let header = HeaderValue::try_from(basic_authorization(name, password));
+        let authorization = header.ok().map(|mut header| {
+            header.set_sensitive(true);
+            header
+        });
+        Self {
+            authorization,
+            ..self
+        }
     }
 
     /// Where its daemon is.
@@ -135,6 +176,10 @@ impl Client {
                     let stream = self.connect(TcpStream::connect(authority.as_str())).await?;
                     self.send(stream, method, path, body).await?
                 }
+                Server::Https(authority) => {
+                    let stream = self.connect(self.handshake(authority)).await?;
+                    self.send(stream, method, path, body).await?
+                }
             };
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_LIMIT)
@@ -154,12 +199,24 @@ impl Client {
             })
     }
 
+    async fn handshake(&self, authority: &Authority) -> std::io::Result<TlsStream> {
+        let stream = TcpStream::connect(authority.as_str()).await?;
+        let tls = self.tls.as_ref();
+        let tls = tls.ok_or_else(|| std::io::Error::other("there is nothing to know it by"))?;
+        tls.connect(authority.host(), stream).await
+    }
+
     async fn connect<S>(
         &self,
         connecting: impl Future<Output = std::io::Result<S>>,
     ) -> Result<S, ClientError> {
         let reason = match tokio::time::timeout(CONNECT_TIME, connecting).await {
             Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(ClientError::Denied {
+                    server: self.server.clone(),
+                });
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no connection within {} s", CONNECT_TIME.as_secs()),
         };
@@ -189,6 +246,9 @@ impl Client {
             .header("Host", self.server.host());
         if !body.is_empty() {
             request = request.header("Content-Type", "application/json");
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         let request = request
             .body(Full::new(body))

@@ -11,6 +11,7 @@ mod error;
 mod job;
 mod machine;
 mod snapshot;
+mod user;
 
 pub use collection::{Collection, CollectionChange, CollectionKind, Member, NewCollection};
 pub use definition::{Accelerator, Cache, Definition, DiskDefinition, ImageFormat, Nic};
@@ -23,6 +24,7 @@ pub use snapshot::{
     Consistency, Cut, CutMember, DiskSnapshot, MemberSnapshot, MemorySave, NewSnapshot, Snapshot,
     SnapshotKind,
 };
+pub use user::{Certificate, NewUser, Role, User, UserChange};
 
 /// Conversions between an enumeration of the wire and the engine's of the same
 /// variants.

@@ -5,7 +5,7 @@
 //!   engine's own may change behind them.
 //! - [`router`] and [`openapi`]: the resources and their description, built from
 //!   one list, so that neither has a resource that the other lacks.
-//! - [`listen`]: the unix socket and HTTP listeners.
+//! - [`listen`]: the unix socket and the TCP listeners, and who gets in there.
 //! - [`client`]: the other side, for the command line.
 //!
 //! Things are named by identifier or by name, in paths as in bodies. What takes
@@ -18,4 +18,4 @@ pub mod listen;
 mod routes;
 
 pub use error::ApiError;
-pub use routes::{openapi, openapi_text, router};
+pub use routes::{Limits, Served, openapi, openapi_text, router};

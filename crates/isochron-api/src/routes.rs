@@ -8,10 +8,12 @@ mod collections;
 mod jobs;
 mod machines;
 mod snapshots;
+mod users;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -19,20 +21,48 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use isochron_access::Users;
 use isochron_engine::{Caller, Engine, EngineError};
+use isochron_net::Tls;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::ApiError;
-use crate::dto::{Error, ErrorKind, Version};
+use crate::dto::{Certificate, Error, ErrorKind, Version};
 
-/// The largest request body, in bytes. The largest that makes sense, a
-/// definition with many disks, has a hundredth of it.
-const BODY_LIMIT: usize = 1 << 20;
+/// What a router serves.
+#[derive(Clone)]
+pub struct Served {
+    /// The engine; what asks through the router is told to its audit.
+    pub engine: Engine,
+    /// The users.
+    pub users: Arc<Users>,
+    /// What the listeners with TLS show, if there are any.
+    pub tls: Option<Arc<Tls>>,
+    /// What of a request is too much.
+    pub limits: Limits,
+}
 
-/// For how long a request's body may be on its way.
-const BODY_TIME: Duration = Duration::from_secs(30);
+/// What of a request is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of its body.
+    pub body: usize,
+    /// For its body to be on its way.
+    pub body_time: Duration,
+}
+
+impl Default for Limits {
+    /// 1 MiB, a hundred times of what makes sense (a definition with many disks), and
+    /// 30 s.
+    fn default() -> Self {
+        Self {
+            body: 1 << 20,
+            body_time: Duration::from_secs(30),
+        }
+    }
+}
 
 #[derive(OpenApi)]
 #[openapi(
@@ -41,20 +71,22 @@ const BODY_TIME: Duration = Duration::from_secs(30);
         description = "Snapshots of a collection of virtual machines at one instant.\n\n\
             Machines, collections and snapshots are named by identifier or by name wherever \
             they are named. What takes long is answered with 202 and a job. Served on a unix \
-            socket, and on HTTP where the daemon is told to."
+            socket to local administrators, and on HTTP and HTTPS, where the daemon is told to, \
+            to its users: credentials are Basic or a client's certificate."
     ),
     tags(
         (name = "machines", description = "Virtual machines"),
         (name = "collections", description = "Sets of machines"),
         (name = "snapshots", description = "Snapshots of whole collections"),
         (name = "jobs", description = "What runs after a call has returned"),
+        (name = "users", description = "Who gets in on TCP"),
         (name = "daemon", description = "The daemon itself")
     )
 )]
 struct Document;
 
 /// Every resource, with its description.
-fn resources() -> OpenApiRouter<Engine> {
+fn resources() -> OpenApiRouter<Served> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(version))
         .routes(routes!(machines::list, machines::create))
@@ -76,12 +108,19 @@ fn resources() -> OpenApiRouter<Engine> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::change, users::remove))
+        .routes(routes!(tls))
 }
 
-/// The API over an engine. What a request does is done for the
+/// The API. What a request does is done for the
 /// [`Caller`](isochron_engine::Caller) that the listener found, an extension of the
 /// request; without one, for a reader.
-pub fn router(engine: Engine) -> Router {
+pub fn router(served: Served) -> Router {
+    let served = Served {
+        engine: served.engine.on_behalf_of(Caller::reader("http")),
+        ..served
+    };
     let (router, _) = resources().split_for_parts();
     router
         .route(
@@ -90,9 +129,9 @@ pub fn router(engine: Engine) -> Router {
         )
         .fallback(no_such_resource)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(read_body))
+        .layer(middleware::from_fn_with_state(served.limits, read_body))
         .layer(DefaultBodyLimit::disable())
-        .with_state(engine.on_behalf_of(Caller::reader("http")))
+        .with_state(served)
 }
 
 /// The OpenAPI document.
@@ -124,6 +163,20 @@ async fn version() -> Json<Version> {
     })
 }
 
+/// The certificate that listeners with TLS show.
+#[utoipa::path(get, path = "/v1/tls", operation_id = "show_tls", tag = "daemon",
+    responses((status = 200, description = "The certificate", body = Certificate), Refusal))]
+async fn tls(State(served): State<Served>) -> Result<Json<Certificate>, ApiError> {
+    match served.tls {
+        Some(tls) => Ok(Json(tls.certificate().into())),
+        None => Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            ErrorKind::NotFound,
+            "no listener of this daemon uses TLS: listen.cimxml_https and listen.https are off",
+        )),
+    }
+}
+
 async fn no_such_resource(request: Request) -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
@@ -148,14 +201,18 @@ async fn no_such_method(request: Request) -> ApiError {
 }
 
 /// Reads the body before the handler runs, within a size and a time.
-async fn read_body(request: Request, next: Next) -> Response {
+async fn read_body(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_LIMIT)).await {
+    let reading = axum::body::to_bytes(body, limits.body);
+    match tokio::time::timeout(limits.body_time, reading).await {
         Ok(Ok(body)) => next.run(Request::from_parts(parts, body.into())).await,
         Ok(Err(_)) => ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             ErrorKind::InvalidParameter,
-            format!("the request's body is larger than {BODY_LIMIT} bytes, or broke off"),
+            format!(
+                "the request's body is larger than {} bytes, or broke off",
+                limits.body
+            ),
         )
         .into_response(),
         Err(_) => ApiError::new(
@@ -163,7 +220,7 @@ async fn read_body(request: Request, next: Next) -> Response {
             ErrorKind::Timeout,
             format!(
                 "the request's body did not come within {} s",
-                BODY_TIME.as_secs()
+                limits.body_time.as_secs_f32()
             ),
         )
         .into_response(),
@@ -188,13 +245,14 @@ struct Named<T>(T);
 /// The engine, acting for who asks.
 struct Asked(Engine);
 
-impl FromRequestParts<Engine> for Asked {
+impl FromRequestParts<Served> for Asked {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(
         parts: &mut Parts,
-        engine: &Engine,
+        served: &Served,
     ) -> Result<Self, Self::Rejection> {
+        let engine = &served.engine;
         Ok(Self(match parts.extensions.get::<Caller>() {
             Some(caller) => engine.on_behalf_of(caller.clone()),
             None => engine.clone(),

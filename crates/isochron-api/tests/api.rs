@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used)] // tests end at the first surprise
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use isochron_access::{AuditLog, LoginConfig, Logins, Users};
 use isochron_api::client::{Client, ClientError, Server};
 use isochron_api::dto::*;
 use isochron_api::listen::{FACE, Socket, serve_http};
+use isochron_api::{Limits, Served};
 use isochron_engine::Engine;
 use isochron_engine::model;
 use isochron_net::Listener;
@@ -32,6 +35,11 @@ struct Api {
 
 impl Api {
     async fn start() -> Self {
+        Self::start_for(Some(isochron_engine::Role::Administrator)).await
+    }
+
+    /// A daemon where those who do not say who they are have this role on TCP.
+    async fn start_for(anonymous: Option<isochron_engine::Role>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let world = World::new();
         let daemon = world.daemon();
@@ -39,22 +47,37 @@ impl Api {
         let engine = Engine::open(daemon.hypervisor(), daemon.store(), world.clock(), config)
             .await
             .unwrap();
-        let router = isochron_api::router(engine.clone());
+        let audit = Arc::new(AuditLog::open(&directory.path().join("audit.log")).unwrap());
+        let users = Arc::new(Users::open(daemon.store()).await.unwrap());
+        let logins = LoginConfig {
+            anonymous,
+            ..LoginConfig::default()
+        };
+        let logins = Logins::new(users.clone(), logins, audit.clone());
+        let logins = Arc::new(logins.await.unwrap());
+        let router = isochron_api::router(Served {
+            engine: engine.audited(audit.clone()),
+            users,
+            tls: None,
+            limits: Limits::default(),
+        });
         let path = directory.path().join("api.sock");
-        let socket = Socket::bind(&path).await.unwrap();
+        let socket = Socket::bind(&path, None).await.unwrap();
         let listener = Listener::bind("127.0.0.1:0", FACE).await.unwrap();
         let http = listener.local_addr().unwrap().to_string();
         let (stop_socket, stopped_socket) = oneshot::channel::<()>();
         let (stop_http, stopped_http) = oneshot::channel::<()>();
         let tasks = vec![
-            tokio::spawn(socket.serve(router.clone(), async {
+            tokio::spawn(socket.serve(router.clone(), Some(audit), async {
                 let _ = stopped_socket.await;
             })),
             tokio::spawn(async {
                 let stopped = async {
                     let _ = stopped_http.await;
                 };
-                serve_http(listener, router, stopped).await.unwrap();
+                let minute = Duration::from_secs(60);
+                let served = serve_http(listener, logins, minute, router, stopped);
+                served.await.unwrap();
             }),
         ];
         let client = Client::new(Server::Unix(path));
@@ -97,6 +120,16 @@ impl Api {
             .job(&job.id.to_string(), Duration::from_secs(30))
             .await
             .unwrap()
+    }
+
+    /// The head of the answer to a request by hand.
+    async fn head(&self, head: &str) -> String {
+        let mut stream = TcpStream::connect(&self.http).await.unwrap();
+        let request = format!("{head}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// One request by hand on HTTP: status and body.
@@ -280,11 +313,7 @@ async fn a_snapshot_is_a_job_and_then_a_tree() {
         .await
         .unwrap();
     assert_eq!(job.kind, JobKind::CreateSnapshot);
-    assert!(
-        job.owner
-            .as_deref()
-            .is_some_and(|owner| owner.starts_with("uid "))
-    );
+    assert!(job.owner.as_deref().is_some_and(|owner| !owner.is_empty()));
     let job = api.ended(&job).await;
     assert_eq!(
         (job.state, job.percent, job.error),
@@ -533,4 +562,151 @@ async fn clients_are_told_when_nobody_answers() {
     let error = nowhere.machines().await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("/nonexistent/isochron.sock"));
+}
+
+/// What each role is answered, whoever has it.
+#[tokio::test]
+async fn users_get_in_with_their_role_and_nobody_else() {
+    let api = Api::start_for(None).await;
+    let at = || Client::new(format!("http://{}", api.http).parse().unwrap());
+    let kind = |error: ClientError| match error {
+        ClientError::Refused(refusal) => refusal.kind,
+        other => panic!("{other}"),
+    };
+    // The one who owns the daemon makes users on the socket.
+    for role in [Role::Reader, Role::Operator, Role::Administrator] {
+        let new = NewUser {
+            name: format!("{role:?}"),
+            role,
+            password: format!("password of {role:?}"),
+        };
+        assert_eq!(api.client.add_user(&new).await.unwrap().role, role);
+    }
+    api.shop(&["web"]).await;
+    let unknown = [
+        at(),
+        at().with_user("Reader", "password of Operator"),
+        at().with_user("Nobody", "password of Nobody"),
+    ];
+    for client in unknown {
+        let refused = client.version().await.unwrap_err();
+        assert_eq!(kind(refused), ErrorKind::Unauthenticated);
+    }
+    let challenge = api
+        .head("GET /v1/machines HTTP/1.1\r\nHost: localhost")
+        .await;
+    assert!(challenge.starts_with("HTTP/1.1 401 "), "{challenge}");
+    assert!(
+        challenge
+            .to_lowercase()
+            .contains("www-authenticate: basic realm=")
+    );
+    // A page of somebody else's is refused before it can make a browser ask.
+    let page = "GET /v1/machines HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example";
+    assert!(api.head(page).await.starts_with("HTTP/1.1 403 "));
+
+    for role in [Role::Reader, Role::Operator, Role::Administrator] {
+        let (name, password) = (format!("{role:?}"), format!("password of {role:?}"));
+        let client = at().with_user(&name, &password);
+        assert_eq!(client.machines().await.unwrap().len(), 1, "{name}");
+        let snapshot = client.create_snapshot(&snapshot_of("shop", &name)).await;
+        let allowed = role != Role::Reader;
+        match snapshot {
+            Ok(job) => {
+                assert!(allowed);
+                assert_eq!(job.owner.as_deref(), Some(&*name));
+                assert_eq!(api.ended(&job).await.state, JobState::Completed);
+            }
+            Err(error) => {
+                assert!(!allowed);
+                assert_eq!(kind(error), ErrorKind::Forbidden);
+            }
+        }
+        let new = NewCollection {
+            name: format!("of {name}"),
+            id: None,
+            kind: CollectionKind::Machines,
+            members: vec![],
+        };
+        let allowed = role == Role::Administrator;
+        let defined = client.create_collection(&new).await;
+        assert_eq!(defined.is_ok(), allowed, "{name}");
+        assert_eq!(client.users().await.is_ok(), allowed, "{name}");
+        let promoted = UserChange {
+            role: Some(Role::Administrator),
+            ..UserChange::default()
+        };
+        let promoted = client.change_user("Reader", &promoted).await;
+        assert_eq!(promoted.is_ok(), allowed, "{name}");
+        // An administrator from elsewhere is not root: files are not theirs to name.
+        let outside = api
+            .world
+            .definition(&format!("of-{name}"), &["root"])
+            .into();
+        let defined = client.create_machine(&NewMachine::Define(outside)).await;
+        assert_eq!(kind(defined.unwrap_err()), ErrorKind::Forbidden, "{name}");
+    }
+    let users = api.client.users().await.unwrap();
+    assert!(
+        users
+            .iter()
+            .any(|user| user.name == "Reader" && user.role == Role::Administrator)
+    );
+    api.client.remove_user("Operator").await.unwrap();
+    let gone = at().with_user("Operator", "password of Operator");
+    assert_eq!(
+        kind(gone.version().await.unwrap_err()),
+        ErrorKind::Unauthenticated
+    );
+    let new = UserChange {
+        password: Some("a new password".into()),
+        role: Some(Role::Operator),
+    };
+    let changed = api.client.change_user("Reader", &new).await.unwrap();
+    assert_eq!(changed.role, Role::Operator);
+    let reader = at().with_user("Reader", "a new password");
+    assert!(reader.version().await.is_ok() && reader.users().await.is_err());
+    let nothing = api
+        .client
+        .change_user("Reader", &UserChange::default())
+        .await;
+    assert_eq!(kind(nothing.unwrap_err()), ErrorKind::InvalidParameter);
+    let nobody = api.client.remove_user("Nobody").await.unwrap_err();
+    assert_eq!(kind(nobody), ErrorKind::NotFound);
+    let no_tls = api.client.tls().await.unwrap_err();
+    assert_eq!(kind(no_tls), ErrorKind::NotFound);
+}
+
+/// Guesses are slowed down, then sent away with a word on when to come again; whoever
+/// was here before is not.
+#[tokio::test]
+async fn guessing_is_answered_by_too_many_requests() {
+    let api = Api::start_for(None).await;
+    let new = NewUser {
+        name: "ada".into(),
+        role: Role::Reader,
+        password: "correct horse".into(),
+    };
+    api.client.add_user(&new).await.unwrap();
+    let at = || Client::new(format!("http://{}", api.http).parse().unwrap());
+    let ada = at().with_user("ada", "correct horse");
+    ada.version().await.unwrap();
+    let guesses = (0..40).map(|number| {
+        let guesser = at().with_user("ada", &format!("guess {number}"));
+        async move { guesser.version().await.unwrap_err() }
+    });
+    let guessing = futures::future::join_all(guesses);
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let began = Instant::now();
+        ada.version().await.unwrap();
+        began.elapsed()
+    };
+    let (refused, waited) = futures::future::join(guessing, meanwhile).await;
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+    let busy = |error: &ClientError| match error {
+        ClientError::Refused(refusal) => refusal.kind == ErrorKind::Busy,
+        _ => false,
+    };
+    assert!(refused.iter().filter(|error| busy(error)).count() >= 20);
 }

@@ -32,7 +32,6 @@ mod naming;
 pub mod ports;
 mod records;
 mod recovery;
-mod relations;
 mod save;
 mod timeline;
 mod turning;

@@ -5,7 +5,8 @@
 //! not its class's is an invalid parameter. Nothing can be created, modified or
 //! deleted but through methods.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
@@ -47,6 +48,7 @@ impl HypervServer {
             schema: Schema::compile()?,
             host: host.to_owned(),
             decode,
+            members: Mutex::new(HashMap::new()),
         };
         Ok(Self {
             provider: Arc::new(provider),

@@ -83,3 +83,8 @@ pub fn basic_credentials(authorization: &str) -> Option<(String, String)> {
     let (user, password) = decoded.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
 }
+
+/// An `Authorization` header's value for a user and a password, the other way round.
+pub fn basic_authorization(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}

@@ -5,6 +5,7 @@
 //!   served.
 //! - [`Tls`] is a certificate with its key, made at first start if there is none,
 //!   and read anew while connections go on.
+//! - [`TlsClient`] is the other side, which believes a CA or a fingerprint.
 //! - [`serve`] has requests answered, by HTTP/1.1.
 //! - [`Authenticator`] is asked who a request's sender is.
 
@@ -14,10 +15,12 @@ mod places;
 mod serve;
 mod stream;
 mod tls;
+mod trust;
 
-pub use auth::{AllowAll, Authenticator, Denied, basic_credentials};
+pub use auth::{AllowAll, Authenticator, Denied, basic_authorization, basic_credentials};
 pub use listener::{Arrival, Connection, Listener, Peer};
 pub use places::{Busy, Limits, Place, one_peer};
 pub use serve::{Patience, serve};
 pub use stream::Stream;
-pub use tls::{Files, Tls, TlsError, make_self_signed};
+pub use tls::{Certificate, Files, Tls, TlsError, make_self_signed};
+pub use trust::{Fingerprint, TlsClient, TlsStream, Trust};

@@ -106,6 +106,11 @@ impl Listener {
         self.tcp.local_addr()
     }
 
+    /// Whether nobody between can read along.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The next connection. Nothing is lost if this is dropped before it is ready.
     pub async fn accept(&self) -> Arrival {
         loop {

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -21,6 +22,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+use x509_parser::extensions::GeneralName;
 
 /// For how long a certificate that is made here is valid.
 const VALIDITY: time::Duration = time::Duration::days(3650);
@@ -71,7 +73,22 @@ pub struct Tls {
 struct Current {
     content: Content,
     config: Arc<ServerConfig>,
-    fingerprint: String,
+    certificate: Certificate,
+}
+
+/// A certificate, as a person sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its SHA-256, as `AA:BB:...`: what a person compares.
+    pub fingerprint: String,
+    /// Whom it says that it is of.
+    pub subject: String,
+    /// The host names and addresses that it is good for.
+    pub names: Vec<String>,
+    /// Until when it is good.
+    pub expires: OffsetDateTime,
+    /// Its file.
+    pub file: PathBuf,
 }
 
 /// The files' bytes.
@@ -104,11 +121,11 @@ impl Tls {
         })
     }
 
-    /// The certificate's SHA-256, as `AA:BB:...`: what a person compares.
-    pub fn fingerprint(&self) -> String {
+    /// The certificate that connections are shown now.
+    pub fn certificate(&self) -> Certificate {
         let current = self.current.read();
         let current = current.unwrap_or_else(PoisonError::into_inner);
-        current.fingerprint.clone()
+        current.certificate.clone()
     }
 
     /// Reads the files again; whether they had changed. Blocks.
@@ -151,7 +168,7 @@ impl Tls {
                 Ok(Ok(changed)) => {
                     missing = false;
                     if changed {
-                        let fingerprint = self.fingerprint();
+                        let fingerprint = self.certificate().fingerprint;
                         tracing::info!(fingerprint, "the TLS certificate was read anew");
                     }
                 }
@@ -193,7 +210,7 @@ impl Current {
         let certificates = certificates(&files.certificate, &content.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&content.key)
             .map_err(|error| bad(&files.key, format!("no private key in PEM: {error}")))?;
-        let fingerprint = fingerprint(&certificates[0]);
+        let certificate = Certificate::read(&files.certificate, &certificates[0])?;
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| bad(&files.certificate, error))?;
@@ -219,12 +236,12 @@ impl Current {
         Ok(Self {
             content,
             config: Arc::new(config),
-            fingerprint,
+            certificate,
         })
     }
 }
 
-fn bad(path: &Path, reason: impl fmt::Display) -> TlsError {
+pub(crate) fn bad(path: &Path, reason: impl fmt::Display) -> TlsError {
     TlsError::Content {
         path: path.to_owned(),
         reason: reason.to_string(),
@@ -232,7 +249,10 @@ fn bad(path: &Path, reason: impl fmt::Display) -> TlsError {
 }
 
 /// The certificates of a PEM file, at least one.
-fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| bad(path, format!("no PEM: {error}")))?;
     match found.is_empty() {
@@ -241,7 +261,39 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     }
 }
 
-fn fingerprint(certificate: &[u8]) -> String {
+impl Certificate {
+    fn read(file: &Path, der: &[u8]) -> Result<Self, TlsError> {
+        let (_, x509) = x509_parser::parse_x509_certificate(der)
+            .map_err(|error| bad(file, format!("no certificate: {error}")))?;
+        let alternative = x509.subject_alternative_name().ok().flatten();
+        let names = alternative.map_or_else(Vec::new, |names| {
+            let names = names.value.general_names.iter();
+            names.filter_map(name).collect()
+        });
+        Ok(Self {
+            fingerprint: fingerprint(der),
+            subject: x509.subject().to_string(),
+            names,
+            expires: x509.validity().not_after.to_datetime(),
+            file: file.to_owned(),
+        })
+    }
+}
+
+/// A host's name or address.
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+            v4.or_else(|_| v6()).ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn fingerprint(certificate: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
     let bytes: Vec<_> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
     bytes.join(":")
@@ -329,10 +381,17 @@ mod tests {
         assert!(make_self_signed(&files, &names).unwrap());
         let mode = fs::metadata(&files.key).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let first = Tls::open(files.clone()).unwrap().fingerprint();
+        let first = Tls::open(files.clone()).unwrap().certificate().fingerprint;
         assert_eq!(first.len(), 95);
+        let certificate = Tls::open(files.clone()).unwrap().certificate();
+        assert_eq!(certificate.names, names);
+        assert!(certificate.subject.contains("localhost"));
+        assert!(certificate.expires > OffsetDateTime::now_utc() + time::Duration::days(3000));
         assert!(!make_self_signed(&files, &names).unwrap());
-        assert_eq!(Tls::open(files.clone()).unwrap().fingerprint(), first);
+        assert_eq!(
+            Tls::open(files.clone()).unwrap().certificate().fingerprint,
+            first
+        );
         // A key alone is somebody's, and no reason to make another.
         fs::remove_file(&files.certificate).unwrap();
         assert!(!make_self_signed(&files, &names).unwrap());
@@ -349,17 +408,20 @@ mod tests {
         make_self_signed(&files, &names).unwrap();
         make_self_signed(&other, &names).unwrap();
         let tls = Tls::open(files.clone()).unwrap();
-        let first = tls.fingerprint();
+        let first = tls.certificate().fingerprint;
         assert!(!tls.reload().unwrap());
 
         fs::copy(&other.certificate, &files.certificate).unwrap();
         assert!(tls.reload().is_err());
         assert!(!tls.reload().unwrap(), "told once");
-        assert_eq!(tls.fingerprint(), first);
+        assert_eq!(tls.certificate().fingerprint, first);
         fs::copy(&other.key, &files.key).unwrap();
         assert!(tls.reload().unwrap());
-        assert_eq!(tls.fingerprint(), Tls::open(other).unwrap().fingerprint());
-        assert_ne!(tls.fingerprint(), first);
+        assert_eq!(
+            tls.certificate().fingerprint,
+            Tls::open(other).unwrap().certificate().fingerprint
+        );
+        assert_ne!(tls.certificate().fingerprint, first);
 
         fs::write(&files.certificate, "nothing").unwrap();
         assert!(tls.reload().is_err());

@@ -11,6 +11,7 @@ Hyper-V has for this. Every call is printed, and what came back.
 
 import argparse
 import json
+import os
 import sys
 import time
 
@@ -158,7 +159,15 @@ def main():
     verb.add_argument("snapshot")
     options = parser.parse_args()
 
-    conn = pywbem.WBEMConnection(options.url, default_namespace=NAMESPACE)
+    # One of the daemon's users, where it wants to know (`isochron user add`), and on
+    # https its certificate (`isochron tls show`).
+    user = os.environ.get("ISOCHRON_USER")
+    conn = pywbem.WBEMConnection(
+        options.url,
+        (user, os.environ["ISOCHRON_PASSWORD"]) if user else None,
+        default_namespace=NAMESPACE,
+        ca_certs=os.environ.get("ISOCHRON_CA"),
+    )
     if options.verb == "define":
         define(conn, options.collection, options.machine)
     elif options.verb == "apply":

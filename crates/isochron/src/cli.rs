@@ -4,7 +4,10 @@
 mod collection;
 pub mod generate;
 mod job;
+mod password;
 mod snapshot;
+mod tls;
+mod user;
 mod vm;
 mod wait;
 
@@ -12,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use isochron_api::client::{Client, Server};
+use isochron_net::{Fingerprint, TlsClient, Trust};
 
 use crate::config::{Config, Environment};
 use crate::exit::{EXIT_CODES, Failure};
@@ -43,11 +47,24 @@ const GLOBAL: &str = "Global options";
 /// What every verb understands.
 #[derive(Args, Debug)]
 pub struct Global {
-    /// Where the daemon is: unix:PATH or http://HOST:PORT [default: the
-    /// configuration's `listen.socket`]
+    /// Where the daemon is: unix:PATH, https://HOST:PORT or http://HOST:PORT [default:
+    /// the configuration's `listen.socket`]
     #[arg(long, global = true, env = "ISOCHRON_SERVER", value_name = "SERVER",
         hide_env_values = true, help_heading = GLOBAL)]
     pub server: Option<Server>,
+    /// Who you are, on HTTP and HTTPS; the password is asked for, or ISOCHRON_PASSWORD
+    #[arg(long, global = true, env = "ISOCHRON_USER", value_name = "NAME",
+        hide_env_values = true, help_heading = GLOBAL)]
+    pub user: Option<String>,
+    /// The SHA-256 fingerprint of the daemon's certificate, as `isochron tls show` tells
+    /// it on the daemon's host
+    #[arg(long, global = true, env = "ISOCHRON_FINGERPRINT", value_name = "AA:BB:...",
+        hide_env_values = true, conflicts_with = "ca", help_heading = GLOBAL)]
+    pub fingerprint: Option<Fingerprint>,
+    /// The CA of the daemon's certificate, or that itself, in PEM [default: the system's]
+    #[arg(long, global = true, env = "ISOCHRON_CA", value_name = "FILE",
+        hide_env_values = true, help_heading = GLOBAL)]
+    pub ca: Option<PathBuf>,
     /// Print JSON instead of text for people
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
@@ -75,6 +92,12 @@ pub enum Command {
     /// What runs after a call has returned
     #[command(subcommand)]
     Job(job::Verb),
+    /// Who gets in on TCP, and what they may do
+    #[command(subcommand)]
+    User(user::Verb),
+    /// The certificate by which others know this daemon
+    #[command(subcommand)]
+    Tls(tls::Verb),
     /// Show it: a ring of guests, snapshotted at one instant and returned to it
     Demo(crate::demo::DemoOptions),
     /// Measure and judge
@@ -143,10 +166,33 @@ pub fn talk(
         .build()
         .map_err(|error| Failure::failed(format!("no runtime: {error}")))?;
     let session = Session {
-        client: Client::new(server),
+        client: client(global, server)?,
         json: global.json,
     };
     runtime.block_on(verb(&session))
+}
+
+/// A client that says who it is, and knows whom it talks to, as far as that is needed.
+fn client(global: &Global, server: Server) -> Result<Client, Failure> {
+    let remote = !matches!(server, Server::Unix(_));
+    let secure = matches!(server, Server::Https(_));
+    let mut client = Client::new(server);
+    if secure {
+        let trust = match (&global.fingerprint, &global.ca) {
+            (Some(fingerprint), _) => Trust::Fingerprint(fingerprint.clone()),
+            (None, Some(ca)) => Trust::Ca(ca.clone()),
+            (None, None) => Trust::System,
+        };
+        client = client.with_tls(TlsClient::new(&trust).map_err(Failure::usage)?);
+    }
+    if let Some(user) = global.user.as_deref().filter(|_| remote) {
+        let password = match std::env::var("ISOCHRON_PASSWORD") {
+            Ok(password) => password,
+            Err(_) => password::from_terminal(&format!("Password of {user}: "))?,
+        };
+        client = client.with_user(user, &password);
+    }
+    Ok(client)
 }
 
 #[cfg(test)]

@@ -6,9 +6,28 @@
 //!
 //! [listen]
 //! socket = "/run/isochron/isochron.sock"  # JSON API
-//! cimxml = "127.0.0.1:5988"               # CIM-XML; "off"
+//! socket_group = "isochron"               # who may use it beside root
+//! cimxml = "127.0.0.1:5988"               # CIM-XML on HTTP; "off"
+//! cimxml_https = "127.0.0.1:5989"         # CIM-XML on HTTPS
 //! http = "off"                            # JSON API on HTTP
-//! allow_remote = false                    # listeners off loopback
+//! https = "off"                           # JSON API on HTTPS
+//! allow_plain_remote = false              # HTTP without TLS off loopback
+//! anonymous = "off"                       # the role of who does not log in
+//!
+//! [tls]
+//! certificate = "/etc/.../host.pem"       # made at first start where absent
+//! key = "/etc/.../host.key"
+//! client_ca = "/etc/.../clients.pem"      # whose client certificates are believed
+//! names = ["host.example", "10.0.0.1"]    # in the certificate that is made
+//!
+//! [tls.users]                             # users by their certificates' names
+//! "Build Agent" = "ci"
+//!
+//! [paths]
+//! roots = ["/srv/images"]                 # where clients' paths may lead
+//!
+//! [limits]                                # of every TCP listener; see `Limits`
+//! connections = 512
 //!
 //! [deadlines]                             # "10s", "500ms", or milliseconds
 //! freeze = "10s"
@@ -29,19 +48,34 @@
 //! An unknown key is an error that names it: a misspelt deadline must not be a
 //! default in silence. Relative paths are meant from the file's directory.
 
+mod environment;
+mod file;
+#[cfg(test)]
+mod tests;
 mod values;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use isochron_engine::Deadlines;
 use serde::{Deserialize, Serialize};
 
-pub use values::{Address, Span};
+pub use environment::{Environment, host_name};
+pub use values::{Address, Anonymous, Span};
 
-/// The port of CIM-XML (DSP0200 §7).
-const CIMXML_DEFAULT: Address =
-    Address(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5988)));
+use file::File;
+
+/// The ports of CIM-XML (DSP0200 §7).
+const CIMXML: u16 = 5988;
+const CIMXML_HTTPS: u16 = 5989;
+
+/// The group that the unix socket is open to, where there is such a group.
+pub const SOCKET_GROUP: &str = "isochron";
+
+fn loopback(port: u16) -> Address {
+    Address(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)))
+}
 
 /// What the daemon goes by.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,24 +84,82 @@ pub struct Config {
     pub state: PathBuf,
     /// Directory of the sockets of running machines.
     pub run: PathBuf,
+    /// Who did what, as lines of JSON.
+    pub audit_log: PathBuf,
     pub listen: Listen,
+    pub tls: Tls,
+    pub paths: Paths,
+    pub limits: Limits,
     pub deadlines: Times,
     pub qemu: Qemu,
     pub jobs: Jobs,
     pub indications: Indications,
 }
 
-/// Where the daemon listens.
+/// Where the daemon listens, and for whom.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Listen {
     /// Unix socket of the JSON API.
     pub socket: PathBuf,
-    /// CIM-XML.
+    /// The group whose members may use it beside root and the daemon's own user;
+    /// where absent, [`SOCKET_GROUP`] if there is one and we are root.
+    pub socket_group: Option<String>,
+    /// CIM-XML on HTTP.
     pub cimxml: Address,
+    /// CIM-XML on HTTPS.
+    pub cimxml_https: Address,
     /// The JSON API on HTTP.
     pub http: Address,
-    /// Whether listeners off loopback are accepted.
-    pub allow_remote: bool,
+    /// The JSON API on HTTPS.
+    pub https: Address,
+    /// Whether HTTP listeners off loopback are accepted: passwords are sent in the
+    /// clear there.
+    pub allow_plain_remote: bool,
+    /// What those may do on TCP who do not say who they are.
+    pub anonymous: Anonymous,
+}
+
+/// What HTTPS listeners show, and believe.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tls {
+    /// The certificate, then those that lead to its CA. PEM.
+    pub certificate: PathBuf,
+    /// Its private key. PEM.
+    pub key: PathBuf,
+    /// The CAs whose client certificates are believed. PEM.
+    pub client_ca: Option<PathBuf>,
+    /// The host names and addresses in the certificate that is made.
+    pub names: Vec<String>,
+    /// The users of client certificates, by common name, where it is not the user's.
+    pub users: BTreeMap<String, String>,
+}
+
+/// Where files may be.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Paths {
+    /// Below these lie the paths that clients name which are not root.
+    pub roots: Vec<PathBuf>,
+}
+
+/// What of a client is too much, for each TCP listener.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections of one address (an IPv6 /64) at a time.
+    pub connections_per_peer: usize,
+    /// For a TLS handshake.
+    pub handshake: Span,
+    /// For a request's headers; a connection that is idle for so long is closed.
+    pub headers: Span,
+    /// For a request's body.
+    pub body: Span,
+    /// Size of a request of CIM-XML, in KiB.
+    pub cimxml_request_kib: usize,
+    /// Size of a request of the JSON API, in KiB.
+    pub http_request_kib: usize,
+    /// For an operation of CIM-XML, after which its client is not kept waiting.
+    pub operation: Span,
 }
 
 /// How long what may take; see [`Deadlines`].
@@ -98,69 +190,6 @@ pub struct Jobs {
 pub struct Indications {
     /// Whether they are sent to listeners off loopback.
     pub allow_remote: bool,
-}
-
-/// What the defaults depend on.
-#[derive(Clone, Debug, Default)]
-pub struct Environment {
-    pub root: bool,
-    pub home: Option<PathBuf>,
-    pub config_home: Option<PathBuf>,
-    pub state_home: Option<PathBuf>,
-    pub runtime_dir: Option<PathBuf>,
-}
-
-impl Environment {
-    /// This process's.
-    pub fn of_process() -> Self {
-        // Relative values are to be ignored (XDG Base Directory Specification).
-        let path = |name| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path: &PathBuf| path.is_absolute())
-        };
-        Self {
-            root: rustix::process::geteuid().is_root(),
-            home: path("HOME"),
-            config_home: path("XDG_CONFIG_HOME"),
-            state_home: path("XDG_STATE_HOME"),
-            runtime_dir: path("XDG_RUNTIME_DIR"),
-        }
-    }
-
-    fn below_home(&self, special: &Option<PathBuf>, rest: &str) -> PathBuf {
-        match (special, &self.home) {
-            (Some(directory), _) => directory.clone(),
-            (None, Some(home)) => home.join(rest),
-            (None, None) => PathBuf::from("/").join(rest),
-        }
-    }
-
-    fn config_file(&self) -> PathBuf {
-        match self.root {
-            true => PathBuf::from("/etc/isochron/isochron.toml"),
-            false => self
-                .below_home(&self.config_home, ".config")
-                .join("isochron/isochron.toml"),
-        }
-    }
-
-    fn state(&self) -> PathBuf {
-        match self.root {
-            true => PathBuf::from("/var/lib/isochron"),
-            false => self
-                .below_home(&self.state_home, ".local/state")
-                .join("isochron"),
-        }
-    }
-
-    fn socket(&self, state: &Path) -> PathBuf {
-        match &self.runtime_dir {
-            _ if self.root => PathBuf::from("/run/isochron/isochron.sock"),
-            Some(directory) => directory.join("isochron.sock"),
-            None => state.join("isochron.sock"),
-        }
-    }
 }
 
 impl Config {
@@ -200,13 +229,56 @@ impl Config {
         };
         let state = path(file.state).unwrap_or_else(|| environment.state());
         let deadlines = Deadlines::default();
+        let net = isochron_net::Limits::default();
+        let http = isochron_api::Limits::default();
+        let cimxml = isochron_cimxml::Config::default();
+        let (listen, tls, limits) = (file.listen, file.tls, file.limits);
+        if tls.certificate.is_some() != tls.key.is_some() {
+            return Err(serde::de::Error::custom(
+                "tls.certificate and tls.key belong together: give both or neither",
+            ));
+        }
+        let names = || {
+            let names = [&environment.host, "localhost", "127.0.0.1", "::1"];
+            names.map(str::to_owned).to_vec()
+        };
         Ok(Self {
             run: path(file.run).unwrap_or_else(|| state.join("run")),
+            audit_log: path(file.audit_log).unwrap_or_else(|| state.join("audit.log")),
             listen: Listen {
-                socket: path(file.listen.socket).unwrap_or_else(|| environment.socket(&state)),
-                cimxml: file.listen.cimxml.unwrap_or(CIMXML_DEFAULT),
-                http: file.listen.http.unwrap_or(Address(None)),
-                allow_remote: file.listen.allow_remote,
+                socket: path(listen.socket).unwrap_or_else(|| environment.socket(&state)),
+                socket_group: listen.socket_group,
+                cimxml: listen.cimxml.unwrap_or(loopback(CIMXML)),
+                cimxml_https: listen.cimxml_https.unwrap_or(loopback(CIMXML_HTTPS)),
+                http: listen.http.unwrap_or(Address(None)),
+                https: listen.https.unwrap_or(Address(None)),
+                allow_plain_remote: listen.allow_plain_remote,
+                anonymous: listen.anonymous.unwrap_or(Anonymous(None)),
+            },
+            tls: Tls {
+                certificate: path(tls.certificate).unwrap_or_else(|| own_certificate(&state)),
+                key: path(tls.key).unwrap_or_else(|| own_key(&state)),
+                client_ca: path(tls.client_ca),
+                names: tls.names.unwrap_or_else(names),
+                users: tls.users,
+            },
+            paths: Paths {
+                roots: file
+                    .paths
+                    .roots
+                    .into_iter()
+                    .map(|r| directory.join(r))
+                    .collect(),
+            },
+            limits: Limits {
+                connections: limits.connections.unwrap_or(net.connections),
+                connections_per_peer: limits.connections_per_peer.unwrap_or(net.per_peer),
+                handshake: limits.handshake.unwrap_or(Span(net.handshake)),
+                headers: limits.headers.unwrap_or(Span(cimxml.header_timeout)),
+                body: limits.body.unwrap_or(Span(cimxml.body_timeout)),
+                cimxml_request_kib: limits.cimxml_request_kib.unwrap_or(cimxml.max_body >> 10),
+                http_request_kib: limits.http_request_kib.unwrap_or(http.body >> 10),
+                operation: limits.operation.unwrap_or(Span(cimxml.operation_timeout)),
             },
             deadlines: Times {
                 freeze: file.deadlines.freeze.unwrap_or(Span(deadlines.freeze)),
@@ -228,27 +300,75 @@ impl Config {
         })
     }
 
-    /// Refuses what must not be listened on.
+    /// Refuses what must not be.
     ///
     /// # Errors
     /// A sentence with the key.
     pub fn check(&self) -> Result<(), String> {
-        for (key, address) in [
-            ("listen.cimxml", self.listen.cimxml),
-            ("listen.http", self.listen.http),
+        let Listen {
+            cimxml,
+            cimxml_https,
+            http,
+            https,
+            ..
+        } = self.listen;
+        for (key, address, plain) in [
+            ("listen.cimxml", cimxml, true),
+            ("listen.cimxml_https", cimxml_https, false),
+            ("listen.http", http, true),
+            ("listen.https", https, false),
         ] {
-            match address.0 {
-                Some(address) if !address.ip().is_loopback() && !self.listen.allow_remote => {
-                    return Err(format!(
-                        "{key} = \"{address}\" is not on loopback, and whoever reaches it can \
-                         do everything without a password; if that is wanted, set \
-                         listen.allow_remote = true"
-                    ));
-                }
-                _ => {}
+            let Some(address) = address.0.filter(|address| !address.ip().is_loopback()) else {
+                continue;
+            };
+            if plain && !self.listen.allow_plain_remote {
+                return Err(format!(
+                    "{key} = \"{address}\" is not on loopback, and passwords are sent in the \
+                     clear without TLS: use {key}{} instead, or set listen.allow_plain_remote = \
+                     true",
+                    if key == "listen.http" { "s" } else { "_https" }
+                ));
+            }
+            if let Some(role) = self.listen.anonymous.0 {
+                return Err(format!(
+                    "{key} = \"{address}\" is not on loopback, and listen.anonymous makes \
+                     whoever reaches it {role}: add users instead"
+                ));
+            }
+        }
+        for (key, limit) in [
+            ("connections", self.limits.connections),
+            ("connections_per_peer", self.limits.connections_per_peer),
+            ("cimxml_request_kib", self.limits.cimxml_request_kib),
+            ("http_request_kib", self.limits.http_request_kib),
+        ] {
+            if limit == 0 {
+                return Err(format!("limits.{key} = 0 lets nothing through"));
             }
         }
         Ok(())
+    }
+
+    /// Everything that lies below the state by default lies below this one.
+    pub fn move_state(&mut self, state: PathBuf) {
+        for path in [
+            &mut self.run,
+            &mut self.audit_log,
+            &mut self.listen.socket,
+            &mut self.tls.certificate,
+            &mut self.tls.key,
+        ] {
+            if let Ok(rest) = path.strip_prefix(&self.state) {
+                *path = state.join(rest);
+            }
+        }
+        self.state = state;
+    }
+
+    /// Whether the certificate is ours to make.
+    pub fn makes_certificate(&self) -> bool {
+        let own = [own_certificate(&self.state), own_key(&self.state)];
+        own == [self.tls.certificate.clone(), self.tls.key.clone()]
     }
 
     /// The engine's part.
@@ -260,201 +380,16 @@ impl Config {
                 window: self.deadlines.window.0,
             },
             job_retention: self.jobs.retention.0,
+            roots: self.paths.roots.clone(),
             ..isochron_engine::Config::new(&self.state)
         }
     }
 }
 
-/// The file as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    state: Option<PathBuf>,
-    run: Option<PathBuf>,
-    listen: FileListen,
-    deadlines: FileDeadlines,
-    qemu: FileQemu,
-    jobs: FileJobs,
-    indications: Indications,
+fn own_certificate(state: &Path) -> PathBuf {
+    state.join("tls/certificate.pem")
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileListen {
-    socket: Option<PathBuf>,
-    cimxml: Option<Address>,
-    http: Option<Address>,
-    allow_remote: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileDeadlines {
-    freeze: Option<Span>,
-    stop: Option<Span>,
-    window: Option<Span>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileQemu {
-    binary: Option<PathBuf>,
-    img: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FileJobs {
-    retention: Option<Span>,
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn user() -> Environment {
-        Environment {
-            home: Some("/home/u".into()),
-            ..Environment::default()
-        }
-    }
-
-    fn read(text: &str) -> Result<Config, String> {
-        Config::read(text, "/conf".as_ref(), &user()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn defaults() {
-        let root = Environment {
-            root: true,
-            ..user()
-        };
-        let config = Config::read("", "/".as_ref(), &root).unwrap();
-        assert_eq!(config.state, Path::new("/var/lib/isochron"));
-        assert_eq!(config.run, Path::new("/var/lib/isochron/run"));
-        assert_eq!(
-            config.listen.socket,
-            Path::new("/run/isochron/isochron.sock")
-        );
-        assert_eq!(config.listen.cimxml.to_string(), "127.0.0.1:5988");
-        assert_eq!(config.listen.http.to_string(), "off");
-        assert!(!config.listen.allow_remote);
-        assert_eq!(config.check(), Ok(()));
-
-        let config = read("").unwrap();
-        assert_eq!(config.state, Path::new("/home/u/.local/state/isochron"));
-        assert_eq!(config.listen.socket, config.state.join("isochron.sock"));
-        let seat = Environment {
-            runtime_dir: Some("/run/user/7".into()),
-            ..user()
-        };
-        let config = Config::read("", "/".as_ref(), &seat).unwrap();
-        assert_eq!(config.listen.socket, Path::new("/run/user/7/isochron.sock"));
-    }
-
-    #[test]
-    fn every_key() {
-        let config = read(
-            r#"
-            state = "s"
-            run = "/r"
-            [listen]
-            socket = "api.sock"
-            cimxml = ""
-            http = "localhost:80"
-            allow_remote = true
-            [deadlines]
-            freeze = "1m 30s"
-            stop = 250
-            window = "500ms"
-            [qemu]
-            binary = "bin/qemu"
-            img = "qemu-img-9"
-            [jobs]
-            retention = "1h"
-            "#,
-        )
-        .unwrap();
-        assert_eq!(config.state, Path::new("/conf/s"));
-        assert_eq!(config.run, Path::new("/r"));
-        assert_eq!(config.listen.socket, Path::new("/conf/api.sock"));
-        assert_eq!(config.listen.cimxml, Address(None));
-        assert_eq!(config.listen.http.to_string(), "127.0.0.1:80");
-        assert_eq!(config.qemu.binary, Path::new("/conf/bin/qemu"));
-        assert_eq!(config.qemu.img, Path::new("qemu-img-9"));
-        let engine = config.engine();
-        assert_eq!(engine.deadlines.freeze, Duration::from_secs(90));
-        assert_eq!(engine.deadlines.stop, Duration::from_millis(250));
-        assert_eq!(engine.deadlines.window, Duration::from_millis(500));
-        assert_eq!(engine.job_retention, Duration::from_secs(3600));
-    }
-
-    /// What is printed can be used as the file.
-    #[test]
-    fn printed_reads_back() {
-        let config = read("[deadlines]\nstop = \"1500ms\"").unwrap();
-        let printed = toml::to_string(&config).unwrap();
-        assert_eq!(read(&printed).unwrap(), config);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        for (text, expected) in [
-            ("stat = \"/x\"", "unknown field `stat`"),
-            ("[listen]\nsocket = \"/x\"\ncimxlm = \"off\"", "line 3"),
-            ("[deadlines]\nfreze = 1", "unknown field `freze`"),
-            ("[deadlines]\nstop = \"soon\"", "a duration such as"),
-            ("[deadlines]\nstop = 0", "leaves no time"),
-            ("[deadlines]\nstop = -1", "a duration such as"),
-            (
-                "[listen]\ncimxml = \"everywhere\"",
-                "\"everywhere\" is no address",
-            ),
-            ("[listen]\ncimxml = 5988", "line 2"),
-            ("[qemu]\nbinary =", "line 2"),
-            ("[cluster]", "unknown field `cluster`"),
-        ] {
-            let error = read(text).unwrap_err();
-            assert!(error.contains(expected), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn listeners_stay_on_loopback() {
-        for (text, allowed) in [
-            ("[listen]\ncimxml = \"0.0.0.0:5988\"", false),
-            ("[listen]\nhttp = \"10.0.0.1:80\"", false),
-            ("[listen]\ncimxml = \"[::]:5988\"", false),
-            ("[listen]\ncimxml = \"[::1]:5988\"", true),
-            ("[listen]\ncimxml = \"127.1.2.3:5988\"", true),
-            (
-                "[listen]\ncimxml = \"0.0.0.0:5988\"\nallow_remote = true",
-                true,
-            ),
-        ] {
-            assert_eq!(read(text).unwrap().check().is_ok(), allowed, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_was_named_must_be_there() {
-        let directory = tempfile::tempdir().unwrap();
-        let absent = directory.path().join("absent.toml");
-        let error = Config::load(Some(&absent), &user()).unwrap_err();
-        assert!(error.contains("absent.toml"), "{error}");
-        let environment = Environment {
-            config_home: Some(directory.path().to_owned()),
-            ..user()
-        };
-        assert!(Config::load(None, &environment).is_ok());
-        std::fs::create_dir(directory.path().join("isochron")).unwrap();
-        std::fs::write(directory.path().join("isochron/isochron.toml"), "state = 1").unwrap();
-        let error = Config::load(None, &environment).unwrap_err();
-        assert!(
-            error.contains("isochron.toml") && error.contains("line 1"),
-            "{error}"
-        );
-    }
+fn own_key(state: &Path) -> PathBuf {
+    state.join("tls/key.pem")
 }

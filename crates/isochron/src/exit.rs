@@ -54,12 +54,12 @@ impl From<ErrorKind> for Exit {
     fn from(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::NotFound => Self::NotFound,
-            ErrorKind::Exists | ErrorKind::InvalidState => Self::Conflict,
+            ErrorKind::Exists | ErrorKind::InvalidState | ErrorKind::Busy => Self::Conflict,
             ErrorKind::InvalidParameter => Self::Usage,
             ErrorKind::NotSupported => Self::NotSupported,
             ErrorKind::Timeout => Self::Timeout,
             ErrorKind::Cancelled => Self::Cancelled,
-            ErrorKind::Forbidden => Self::Denied,
+            ErrorKind::Forbidden | ErrorKind::Unauthenticated => Self::Denied,
             ErrorKind::Failed => Self::Failed,
         }
     }
@@ -109,9 +109,10 @@ impl From<ClientError> for Failure {
                 format!(
                     "{error}\n\
                      Start one with `isochron serve`, or say where it is with --server \
-                     unix:PATH, --server http://HOST:PORT or ISOCHRON_SERVER."
+                     unix:PATH, --server https://HOST:PORT or ISOCHRON_SERVER."
                 ),
             ),
+            ClientError::Denied { .. } => Self::new(Exit::Denied, error),
             ClientError::Timeout { .. } => Self::new(Exit::Timeout, error),
             ClientError::BadAnswer { .. } => Self::failed(error),
         }

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod demo;
 mod exit;
+mod faces;
 mod judge;
 mod listeners;
 mod output;
@@ -51,6 +52,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             cli::talk(&cli.global, async |session| verb.run(session).await)
         }
         Command::Snapshot(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
+        Command::User(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
+        Command::Tls(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
         Command::Job(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
     }
 }

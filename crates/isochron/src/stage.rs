@@ -51,6 +51,8 @@ run = "run"
 [listen]
 socket = "api.sock"
 cimxml = "127.0.0.1:0"
+cimxml_https = "off"
+anonymous = "administrator"
 "#;
 
 /// A temporary directory, a daemon in it, and the machines that it runs.

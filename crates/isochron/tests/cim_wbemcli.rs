@@ -21,6 +21,7 @@ const SETTINGS: &str = "<![CDATA[<INSTANCE CLASSNAME='Msvm_VirtualSystemSnapshot
 #[test]
 fn wbemcli_takes_applies_and_destroys_a_snapshot_of_a_ring() {
     let host = Host::start();
+    host.add_user("user", "administrator", "password");
     let directory = host.directory("ring");
     let options = Options {
         count: 2,

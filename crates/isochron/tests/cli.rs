@@ -7,9 +7,12 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use isochron_access::Users;
 use isochron_api::listen::Socket;
+use isochron_api::{Limits, Served};
 use isochron_engine::Engine;
 use isochron_engine::model::ImageFormat;
 use isochron_sim::{Fault, Point, When, World};
@@ -38,8 +41,15 @@ impl Daemon {
             let engine = Engine::open(ports.hypervisor(), ports.store(), world.clock(), config)
                 .await
                 .unwrap();
-            let socket = Socket::bind(&path).await.unwrap();
-            tokio::spawn(socket.serve(isochron_api::router(engine), std::future::pending()));
+            let users = Users::open(ports.store()).await.unwrap();
+            let router = isochron_api::router(Served {
+                engine,
+                users: Arc::new(users),
+                tls: None,
+                limits: Limits::default(),
+            });
+            let socket = Socket::bind(&path, None).await.unwrap();
+            tokio::spawn(socket.serve(router, None, std::future::pending()));
         });
         let server = format!("unix:{}", path.display());
         Self {

@@ -103,7 +103,8 @@ impl Drop for Daemon {
     }
 }
 
-const CONFIG: &str = "state = \"state\"\n[listen]\nsocket = \"api.sock\"\ncimxml = \"off\"\n";
+const CONFIG: &str = "state = \"state\"\n[listen]\nsocket = \"api.sock\"\ncimxml = \"off\"\n\
+    cimxml_https = \"off\"\nanonymous = \"reader\"\n";
 
 fn place() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
@@ -254,7 +255,7 @@ fn what_cannot_be_listened_on_is_said() {
     );
     let errors = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(2), "{errors}");
-    assert!(errors.contains("allow_remote"), "{errors}");
+    assert!(errors.contains("allow_plain_remote"), "{errors}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use isochron_cim::Role as CimRole;
-use isochron_engine::{Caller, Config, Engine, ErrorKind};
+use isochron_engine::{Config, Engine, ErrorKind};
 use isochron_sim::World;
 use serde_json::Value;
 
@@ -319,8 +319,7 @@ async fn the_log_names_who_did_what_and_survives_rotation() {
     assert_eq!(mode & 0o777, 0o600);
     scene.add("ada", Role::Operator).await;
     let ada = scene.login("ada", RIGHT).await.unwrap();
-    let mut caller = Caller::user("ada", Role::Operator, ada.face);
-    caller.address = ada.address.map(|address| address.to_string());
+    let caller = caller(&ada);
     let rotated = scene.directory.path().join("audit.log.1");
     // As soon as the lines so far are there.
     while std::fs::read_to_string(&path).unwrap().lines().count() < 2 {

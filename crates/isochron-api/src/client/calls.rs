@@ -8,8 +8,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Client, ClientError};
 use crate::dto::{
-    Collection, CollectionChange, Job, Machine, MachineChange, MachineSummary, NewCollection,
-    NewMachine, NewSnapshot, Snapshot, Version,
+    Certificate, Collection, CollectionChange, Job, Machine, MachineChange, MachineSummary,
+    NewCollection, NewMachine, NewSnapshot, NewUser, Snapshot, User, UserChange, Version,
 };
 
 /// A name as one segment of a path, or one value of a query.
@@ -204,5 +204,26 @@ impl Client {
             NO_WAIT,
         )
         .await
+    }
+    pub async fn users(&self) -> Result<Vec<User>, ClientError> {
+        self.get("/v1/users", NO_WAIT).await
+    }
+
+    pub async fn add_user(&self, new: &NewUser) -> Result<User, ClientError> {
+        self.post("/v1/users", new).await
+    }
+
+    pub async fn change_user(&self, name: &str, change: &UserChange) -> Result<User, ClientError> {
+        self.patch(&format!("/v1/users/{}", Segment(name)), change)
+            .await
+    }
+
+    pub async fn remove_user(&self, name: &str) -> Result<(), ClientError> {
+        let path = format!("/v1/users/{}", Segment(name));
+        self.act(Method::DELETE, &path, NO_WAIT).await
+    }
+
+    pub async fn tls(&self) -> Result<Certificate, ClientError> {
+        self.get("/v1/tls", NO_WAIT).await
     }
 }

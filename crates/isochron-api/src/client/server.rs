@@ -1,4 +1,4 @@
-//! Where a daemon is: `unix:PATH` or `http://HOST:PORT`.
+//! Where a daemon is: `unix:PATH`, `https://HOST:PORT` or `http://HOST:PORT`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,11 +13,13 @@ pub enum Server {
     Unix(PathBuf),
     /// On HTTP.
     Http(Authority),
+    /// On HTTPS.
+    Https(Authority),
 }
 
 /// A text that names no daemon.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no server: unix:PATH or http://HOST:PORT")]
+#[error("\"{0}\" is no server: unix:PATH, https://HOST:PORT or http://HOST:PORT")]
 pub struct InvalidServer(String);
 
 impl Server {
@@ -25,7 +27,7 @@ impl Server {
     pub(super) fn host(&self) -> &str {
         match self {
             Self::Unix(_) => "localhost",
-            Self::Http(authority) => authority.as_str(),
+            Self::Http(authority) | Self::Https(authority) => authority.as_str(),
         }
     }
 }
@@ -41,14 +43,18 @@ impl FromStr for Server {
                 path => Ok(Self::Unix(path.into())),
             };
         }
-        let rest = text.strip_prefix("http://").ok_or_else(invalid)?;
+        let (server, rest): (fn(Authority) -> Self, _) = match text.split_once("://") {
+            Some(("http", rest)) => (Self::Http, rest),
+            Some(("https", rest)) => (Self::Https, rest),
+            _ => return Err(invalid()),
+        };
         let authority: Authority = rest
             .strip_suffix('/')
             .unwrap_or(rest)
             .parse()
             .map_err(|_| invalid())?;
         match authority.port_u16().is_some() && !authority.as_str().contains('@') {
-            true => Ok(Self::Http(authority)),
+            true => Ok(server(authority)),
             false => Err(invalid()),
         }
     }
@@ -59,6 +65,7 @@ impl fmt::Display for Server {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Https(authority) => write!(f, "https://{authority}"),
         }
     }
 }
@@ -74,6 +81,7 @@ mod tests {
             "unix:relative.sock",
             "http://[::1]:80",
             "http://h:1",
+            "https://h.example:5991",
         ] {
             assert_eq!(text.parse::<Server>().unwrap().to_string(), text);
         }
@@ -87,7 +95,8 @@ mod tests {
             "/run/a.sock",
             "http://h",
             "http://",
-            "https://h:1",
+            "https://h",
+            "ftp://h:1",
             "http://h:1/x",
             "http://u@h:1",
         ] {

@@ -32,6 +32,10 @@ pub enum ErrorKind {
     Cancelled,
     /// The caller may not, or a web page of another origin asked (403).
     Forbidden,
+    /// Nobody is known by the credentials that came, or none came (401).
+    Unauthenticated,
+    /// Too many ask, or try passwords; it is worth coming again (429).
+    Busy,
     /// It was tried and failed (500). A kind that is not known to the reader
     /// reads as this.
     #[serde(other)]

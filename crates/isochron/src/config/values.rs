@@ -1,10 +1,11 @@
 //! Values of the configuration that TOML has no type for: addresses that may be
-//! off, and durations with a unit.
+//! off, durations with a unit, and roles that may be nobody's.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use isochron_engine::Role;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Where a TCP listener is, or that there is none: `127.0.0.1:5988`,
@@ -50,6 +51,27 @@ impl<'de> Deserialize<'de> for Address {
         String::deserialize(deserializer)?
             .parse()
             .map_err(de::Error::custom)
+    }
+}
+
+/// The role of those who do not say who they are; `off`, and they are nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anonymous(pub Option<Role>);
+
+impl Serialize for Anonymous {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.map_or("off", Role::as_str))
+    }
+}
+
+impl<'de> Deserialize<'de> for Anonymous {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let role = text.parse();
+        role.map(|role| Self(Some(role))).map_err(de::Error::custom)
     }
 }
 

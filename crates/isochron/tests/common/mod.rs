@@ -36,6 +36,8 @@ const CONFIGURATION: &str = r#"state = "state"
 [listen]
 socket = "api.sock"
 cimxml = "127.0.0.1:0"
+cimxml_https = "off"
+anonymous = "administrator"
 [deadlines]
 freeze = "4s"
 stop = "8s"
@@ -124,6 +126,18 @@ impl Host {
     /// Runs `isochron WORDS...`.
     pub fn run(&self, words: &[&str]) -> Output {
         isochron(self.path()).args(words).output().unwrap()
+    }
+
+    /// Adds a user with `isochron user add`.
+    pub fn add_user(&self, name: &str, role: &str, password: &str) {
+        let file = self.path().join("password");
+        std::fs::write(&file, password).unwrap();
+        let words = ["user", "add", name, "--role", role, "--password-stdin"];
+        let mut adding = isochron(self.path());
+        let output = adding.args(words).stdin(File::open(&file).unwrap());
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        std::fs::remove_file(file).unwrap();
     }
 
     /// What `isochron WORDS... --json` prints; it must succeed.

@@ -38,6 +38,7 @@ run = "run"
 [listen]
 socket = "api.sock"
 cimxml = "off"
+cimxml_https = "off"
 [deadlines]
 freeze = "3s"
 stop = "2s"
