@@ -254,7 +254,7 @@ fn parse(text: &str, depth: usize) -> Result<ObjectPath, ParsePathError> {
         return at.fail("paths stand too deep in the keys of paths");
     }
     let host = at.host()?;
-    let namespace = at.namespace();
+    let namespace = at.namespace()?;
     if host.is_some() && namespace.is_none() {
         return at.fail("a path with a host names a namespace, a colon and a class");
     }
@@ -266,6 +266,11 @@ fn parse(text: &str, depth: usize) -> Result<ObjectPath, ParsePathError> {
         class: class.into(),
         keys,
     })
+}
+
+/// What no name holds: around a path it means nothing.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
 }
 
 /// The rest of the text.
@@ -314,7 +319,7 @@ impl<'a> Cursor<'a> {
         let Some(end) = rest.find(['/', '\\']) else {
             return self.fail("no slash after the host");
         };
-        if end == 0 || rest[..end].contains(['"', '\'', '=', ',', ' ']) {
+        if end == 0 || rest[..end].contains(|c| is_blank(c) || ['"', '\'', '=', ','].contains(&c)) {
             return self.fail("no host");
         }
         self.at += end;
@@ -322,19 +327,24 @@ impl<'a> Cursor<'a> {
     }
 
     /// What stands before the colon, if one comes before any key.
-    fn namespace(&mut self) -> Option<String> {
+    fn namespace(&mut self) -> Result<Option<String>, ParsePathError> {
         let rest = self.rest();
-        let end = rest.find([':', '=', '"', '\''])?;
+        let Some(end) = rest.find([':', '=', '"', '\'']) else {
+            return Ok(None);
+        };
         if !rest[end..].starts_with(':') {
-            return None;
+            return Ok(None);
+        }
+        if rest[..end].contains(is_blank) {
+            return self.fail("spaces and control characters are in no namespace");
         }
         self.at += end + 1;
-        Some(normal_namespace(&rest[..end]))
+        Ok(Some(normal_namespace(&rest[..end])))
     }
 
     fn identifier(&mut self) -> Result<&'a str, ParsePathError> {
         let rest = self.rest();
-        let letter = |c: char| c == '_' || c.is_alphabetic() || !c.is_ascii();
+        let letter = |c: char| c == '_' || c.is_alphabetic() || !(c.is_ascii() || is_blank(c));
         let end = rest
             .find(|c: char| !(letter(c) || c.is_ascii_digit()))
             .unwrap_or(rest.len());

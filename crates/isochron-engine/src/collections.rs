@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::access::Operation;
 use crate::engine::Inner;
-use crate::model::{Collection, CollectionId, CollectionKind, Machine, MachineId, Snapshot};
+use crate::model::{Collection, CollectionId, CollectionKind, Machine, MachineId};
 use crate::records::{collection_key, collection_name_key, machine_key};
 use crate::{Engine, EngineError, ErrorKind};
 
@@ -358,24 +358,6 @@ impl Engine {
     pub async fn machines_of(&self, id: CollectionId) -> Result<Vec<Machine>, EngineError> {
         let collection = self.collection(id).await?;
         self.inner.machines_of(&collection).await
-    }
-
-    pub(crate) async fn collections_with(
-        &self,
-        machine: MachineId,
-    ) -> Result<Vec<Collection>, EngineError> {
-        let mut collections = self.collections().await?;
-        collections.retain(|collection| collection.machines.contains(&machine));
-        Ok(collections)
-    }
-
-    pub(crate) async fn snapshots_with(
-        &self,
-        machine: MachineId,
-    ) -> Result<Vec<Snapshot>, EngineError> {
-        let mut snapshots = self.snapshots(None).await?;
-        snapshots.retain(|snapshot| snapshot.members.iter().any(|m| m.machine == machine));
-        Ok(snapshots)
     }
 }
 

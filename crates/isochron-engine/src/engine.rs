@@ -13,10 +13,11 @@ use crate::events::Events;
 use crate::gate::{Gate, Pass, Place};
 use crate::jobs::{Jobs, NewJob, Progress, record};
 use crate::model::{
-    Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId, Snapshot,
-    SnapshotId, SnapshotKind,
+    Affected, Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId,
+    Snapshot, SnapshotId, SnapshotKind,
 };
 use crate::records::{Records, collection_key, machine_key, snapshot_key};
+use crate::relations::Of;
 use crate::watch::Powers;
 use crate::{
     Clock, EngineError, ErrorKind, Event, Hypervisor, Store, apply, cut, destroy, recovery,
@@ -143,7 +144,7 @@ impl Engine {
         ));
         let inner = Arc::new(Inner {
             hypervisor,
-            records: Records::new(store, events.clone()),
+            records: Records::open(store, events.clone()).await?,
             clock,
             config,
             jobs,
@@ -336,8 +337,11 @@ impl Engine {
         &self,
         collection: Option<CollectionId>,
     ) -> Result<Vec<Snapshot>, EngineError> {
+        if let Some(collection) = collection {
+            let of = Of::SnapshotsOfCollection(collection);
+            return self.snapshots_that(of).await;
+        }
         let mut snapshots: Vec<Snapshot> = self.inner.records.list().await?;
-        snapshots.retain(|snapshot| collection.is_none_or(|id| snapshot.collection == id));
         snapshots.sort_by_key(|snapshot| (snapshot.created_at, snapshot.id));
         Ok(snapshots)
     }
@@ -378,6 +382,11 @@ impl Engine {
     #[allow(clippy::unused_async)] // a store of several daemons will have to be asked
     pub async fn jobs(&self) -> Result<Vec<Job>, EngineError> {
         Ok(self.inner.jobs.list())
+    }
+
+    /// The jobs that affect an element, oldest first.
+    pub fn jobs_affecting(&self, affected: Affected) -> Vec<Job> {
+        self.inner.jobs.affecting(affected)
     }
 
     /// A job.

@@ -107,10 +107,22 @@ impl Jobs {
     }
 
     pub(crate) fn list(&self) -> Vec<Job> {
+        self.that(|_| true)
+    }
+
+    /// Jobs are few: those of the last minutes.
+    pub(crate) fn affecting(&self, affected: Affected) -> Vec<Job> {
+        self.that(|job| job.affected == Some(affected))
+    }
+
+    fn that(&self, wanted: impl Fn(&Job) -> bool) -> Vec<Job> {
         let mut jobs: Vec<_> = self
             .table()
             .values()
-            .map(|entry| entry.borrow().job.clone())
+            .filter_map(|entry| {
+                let entry = entry.borrow();
+                wanted(&entry.job).then(|| entry.job.clone())
+            })
             .collect();
         jobs.sort_by_key(|job| (job.started_at, job.id));
         jobs

@@ -32,6 +32,7 @@ mod naming;
 pub mod ports;
 mod records;
 mod recovery;
+mod relations;
 mod save;
 mod timeline;
 mod turning;

@@ -262,7 +262,7 @@ impl Engine {
                 machine.name, collection.name
             )));
         }
-        if let Some(snapshot) = self.snapshots_with(id).await?.first() {
+        if let Some(snapshot) = self.snapshots_of_machine(id).await?.first() {
             return Err(EngineError::state(format!(
                 "machine {} is part of snapshot {} ({}); destroy that first",
                 machine.name, snapshot.name, snapshot.id

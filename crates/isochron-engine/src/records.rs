@@ -31,6 +31,7 @@ use crate::model::{
     Collection, CollectionId, Job, JobId, Layer, LayerId, Machine, MachineId, Snapshot, SnapshotId,
 };
 use crate::ports::{Batch, Check, Record, Store, StoreError, Write};
+use crate::relations::Relations;
 
 /// A type that is kept as a record.
 pub(crate) trait Kept: Serialize + DeserializeOwned + Send {
@@ -119,6 +120,7 @@ pub(crate) struct Records {
     /// One transaction at a time; the store's checks remain the last word where
     /// several daemons share it.
     writing: Mutex<()>,
+    relations: Relations,
     events: Events,
 }
 
@@ -133,12 +135,21 @@ fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, EngineError> {
 }
 
 impl Records {
-    pub(crate) fn new(store: Arc<dyn Store>, events: Events) -> Self {
-        Self {
+    /// The records of a store, which nobody else writes meanwhile.
+    pub(crate) async fn open(store: Arc<dyn Store>, events: Events) -> Result<Self, EngineError> {
+        let mut records = Self {
             store,
             writing: Mutex::new(()),
+            relations: Relations::default(),
             events,
-        }
+        };
+        records.relations = Relations::new(&records.list().await?, &records.list().await?);
+        Ok(records)
+    }
+
+    /// What refers to what.
+    pub(crate) fn relations(&self) -> &Relations {
+        &self.relations
     }
 
     pub(crate) async fn get<T: Kept>(&self, key: &str) -> Result<Option<T>, EngineError> {
@@ -189,6 +200,7 @@ impl Records {
     pub(crate) async fn begin(&self) -> Transaction<'_> {
         Transaction {
             store: &self.store,
+            relations: &self.relations,
             events: &self.events,
             _alone: self.writing.lock().await,
             read: BTreeMap::new(),
@@ -200,6 +212,7 @@ impl Records {
 /// Reads and writes that happen together or not at all.
 pub(crate) struct Transaction<'a> {
     store: &'a Arc<dyn Store>,
+    relations: &'a Relations,
     events: &'a Events,
     _alone: MutexGuard<'a, ()>,
     read: BTreeMap<String, Option<Record>>,
@@ -311,10 +324,12 @@ impl Transaction<'_> {
             },
         };
         if written {
-            for told in told {
-                if let Some(event) = told.event() {
-                    self.events.tell(event);
-                }
+            let events: Vec<_> = told.iter().filter_map(Told::event).collect();
+            for event in &events {
+                self.relations.follow(event);
+            }
+            for event in events {
+                self.events.tell(event);
             }
         }
         match outcome {

@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use isochron_cim::{CimError, Instance, Name};
 use isochron_engine::model::Affected;
 
-use crate::lookup::{Provider, cim_error, found};
+use crate::lookup::{Provider, cim_error, found, shared};
 use crate::object::{Member, Object, Service, class};
 use crate::render;
 use crate::schema::Space;
@@ -367,11 +367,8 @@ impl Provider {
         let Object::Machine(machine) = object else {
             return Ok(Vec::new());
         };
-        let all = self.collections().await?.into_iter();
-        Ok(all
-            .filter(|c| c.machines.contains(&machine.id))
-            .map(Object::Collection)
-            .collect())
+        let with = shared(self.engine.collections_with(machine.id).await)?;
+        Ok(with.into_iter().map(Object::Collection).collect())
     }
 
     async fn machines_in(&self, object: &Object) -> Result<Vec<Object>, CimError> {
@@ -389,11 +386,8 @@ impl Provider {
         let Object::Collection(member) = object else {
             return Ok(Vec::new());
         };
-        let all = self.collections().await?.into_iter();
-        Ok(all
-            .filter(|c| c.collections.contains(&member.id))
-            .map(Object::Collection)
-            .collect())
+        let above = shared(self.engine.collections_above(member.id).await)?;
+        Ok(above.into_iter().map(Object::Collection).collect())
     }
 
     async fn collections_in(&self, object: &Object) -> Result<Vec<Object>, CimError> {
@@ -442,7 +436,7 @@ impl Provider {
         let Object::Machine(machine) = object else {
             return Ok(Vec::new());
         };
-        let snapshots = self.snapshots().await?;
+        let snapshots = shared(self.engine.snapshots_of_machine(machine.id).await)?;
         let of_machine = snapshots
             .iter()
             .filter_map(|s| Member::find(s, |m| m.machine == machine.id));
@@ -494,11 +488,8 @@ impl Provider {
             }
             _ => return Ok(Vec::new()),
         };
-        let jobs = self.jobs().await?.into_iter();
-        Ok(jobs
-            .filter(|job| job.affected == Some(affected))
-            .map(Object::Job)
-            .collect())
+        let jobs = self.engine.jobs_affecting(affected).into_iter();
+        Ok(jobs.map(|job| Object::Job(job.into())).collect())
     }
 
     /// What a job affects, once it is there: a snapshot that is being taken is not.
@@ -545,7 +536,7 @@ impl Provider {
             return Ok(Vec::new());
         };
         let id = parent.record().id;
-        let snapshots = self.snapshots().await?;
+        let snapshots = shared(self.engine.snapshots_grown_from(id).await)?;
         let mut children: Vec<_> = snapshots
             .iter()
             .filter_map(|s| Member::find(s, |m| m.parent == Some(id)))

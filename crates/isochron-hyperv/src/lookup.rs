@@ -1,9 +1,7 @@
 //! Finds objects: one by its path, all of a class. By path is a direct look-up in
-//! the engine; only a member's snapshot, whose path does not name the collection's,
-//! needs to be searched for the first time.
+//! the engine.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use isochron_cim::{CimError, Name, ObjectPath, Principal, Status};
 use isochron_engine::model::{
@@ -26,9 +24,6 @@ pub(crate) struct Provider {
     pub(crate) host: String,
     /// Reads embedded instances.
     pub(crate) decode: Decode,
-    /// In which snapshot a member's is. Never wrong, for identifiers are not used
-    /// twice, but possibly of one that is gone.
-    pub(crate) members: Mutex<HashMap<MemberSnapshotId, SnapshotId>>,
 }
 
 /// An engine's refusal as the error of an operation that is no method.
@@ -55,7 +50,7 @@ pub(crate) fn found<T>(result: Result<T, EngineError>) -> Result<Option<Arc<T>>,
     }
 }
 
-fn shared<T>(result: Result<Vec<T>, EngineError>) -> Result<Vec<Arc<T>>, CimError> {
+pub(crate) fn shared<T>(result: Result<Vec<T>, EngineError>) -> Result<Vec<Arc<T>>, CimError> {
     Ok(result
         .map_err(cim_error)?
         .into_iter()
@@ -239,31 +234,8 @@ impl Provider {
         if let Some(single) = self.snapshot(SnapshotId(id.0)).await? {
             return Ok(Member::find(&single, |m| m.id == id));
         }
-        let known = self
-            .members
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .copied();
-        if let Some(snapshot) = known {
-            let snapshot = self.snapshot(snapshot).await?;
-            if snapshot.is_none() {
-                self.members
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&id);
-            }
-            return Ok(snapshot.and_then(|snapshot| Member::find(&snapshot, |m| m.id == id)));
-        }
-        let snapshots = self.snapshots().await?;
-        let mut known = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = snapshots
-            .iter()
-            .flat_map(|s| s.members.iter().map(|m| (m.id, s.id)))
-            .collect();
-        Ok(snapshots
-            .iter()
-            .find_map(|s| Member::find(s, |m| m.id == id)))
+        let snapshot = self.engine.snapshot_with(id).await.map_err(cim_error)?;
+        Ok(snapshot.and_then(|snapshot| Member::find(&snapshot.into(), |m| m.id == id)))
     }
 
     /// Whether that is the object's path. The host's name counts without case.

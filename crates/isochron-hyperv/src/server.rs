@@ -5,8 +5,7 @@
 //! not its class's is an invalid parameter. Nothing can be created, modified or
 //! deleted but through methods.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
@@ -48,7 +47,6 @@ impl HypervServer {
             schema: Schema::compile()?,
             host: host.to_owned(),
             decode,
-            members: Mutex::new(HashMap::new()),
         };
         Ok(Self {
             provider: Arc::new(provider),

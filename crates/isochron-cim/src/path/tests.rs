@@ -149,6 +149,9 @@ fn what_is_no_path_is_refused_with_its_place() {
         ("X.a=1,A=2", 9),
         ("X a", 2),
         ("ü.a=\"b\"\"", 7),
+        ("/\tns:X", 0),
+        ("//ho st/ns:X", 2),
+        ("\u{3000}X\u{3000}Y", 3),
     ] {
         let error = text.parse::<ObjectPath>().unwrap_err();
         assert_eq!(error.at, at, "{text}: {error}");

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use isochron_engine::model::{
-    CollectionId, CollectionKind, Consistency, Definition, JobId, JobState, MachineId, Power,
-    Snapshot, SnapshotId, SnapshotKind,
+    Collection, CollectionId, CollectionKind, Consistency, Definition, JobId, JobState, MachineId,
+    Power, Snapshot, SnapshotId, SnapshotKind,
 };
 use isochron_engine::{Config, CreateSnapshot, Engine, EngineError, PowerChange, Started};
 use isochron_sim::{Daemon, Point, Survey, When, World};
@@ -137,14 +137,75 @@ pub fn content(world: &World, snapshot: &Snapshot) -> Result<BTreeMap<MachineId,
     Ok(content)
 }
 
-/// Records against files and processes.
+/// Records against files, processes, and what the engine says refers to what.
 pub async fn disagreements(world: &World, engine: &Engine) -> Result<Vec<String>, EngineError> {
     let mut views = Vec::new();
     for machine in engine.machines().await? {
         views.push(engine.machine_view(machine.id).await?);
     }
     let snapshots = engine.snapshots(None).await?;
-    Ok(world.disagreements(&views, &snapshots))
+    let mut disagreements = world.disagreements(&views, &snapshots);
+    disagreements.extend(relations(engine).await?);
+    Ok(disagreements)
+}
+
+/// The engine's answers about one object against the records of all.
+async fn relations(engine: &Engine) -> Result<Vec<String>, EngineError> {
+    let mut wrong = Vec::new();
+    let mut check = |right: bool, what: String| {
+        if !right {
+            wrong.push(format!("{what}: the answer is not what the records say"));
+        }
+    };
+    let (collections, snapshots) = (engine.collections().await?, engine.snapshots(None).await?);
+    let in_which = |wanted: &dyn Fn(&Collection) -> bool| -> Vec<_> {
+        collections.iter().filter(|c| wanted(c)).cloned().collect()
+    };
+    let which = |wanted: &dyn Fn(&Snapshot) -> bool| -> Vec<_> {
+        snapshots.iter().filter(|s| wanted(s)).cloned().collect()
+    };
+    for machine in engine.machines().await? {
+        let id = machine.id;
+        let with = in_which(&|c| c.machines.contains(&id));
+        let of = which(&|s| s.members.iter().any(|m| m.machine == id));
+        check(
+            engine.collections_with(id).await? == with,
+            format!("collections with {id}"),
+        );
+        check(
+            engine.snapshots_of_machine(id).await? == of,
+            format!("snapshots of {id}"),
+        );
+    }
+    for collection in &collections {
+        let id = collection.id;
+        let above = in_which(&|c| c.collections.contains(&id));
+        let of = which(&|s| s.collection == id);
+        check(
+            engine.collections_above(id).await? == above,
+            format!("collections above {id}"),
+        );
+        check(
+            engine.snapshots(Some(id)).await? == of,
+            format!("snapshots of {id}"),
+        );
+    }
+    for snapshot in &snapshots {
+        for member in &snapshot.members {
+            let id = member.id;
+            let grown = which(&|s| s.members.iter().any(|m| m.parent == Some(id)));
+            let with = engine.snapshot_with(id).await?;
+            check(
+                with.as_ref() == Some(snapshot),
+                format!("snapshot with {id}"),
+            );
+            check(
+                engine.snapshots_grown_from(id).await? == grown,
+                format!("grown from {id}"),
+            );
+        }
+    }
+    Ok(wrong)
 }
 
 impl Scene {

@@ -34,6 +34,26 @@ answers! {
         assert_eq!(host.engine.machine(a).await.unwrap().current, None);
     }
 
+    what_refers_to_what_is_known_of_each_object(host) {
+        let (a, b) = (host.running("a").await, host.running("b").await);
+        let all = host.collection("all", &[a, b]).await;
+        let above = host.above("above", &[all]).await;
+        let first = host.recovery(all).await;
+        let second = snapshot(&host.engine, recovery(a.into())).await;
+        let member = first.members.iter().find(|m| m.machine == a).unwrap().id;
+        for engine in [host.engine.clone(), host.reopened().await] {
+            let names = |found: Vec<Collection>| found.into_iter().map(|c| c.name).collect::<Vec<_>>();
+            assert_eq!(names(engine.collections_with(a).await.unwrap()), ["all"]);
+            assert_eq!(names(engine.collections_above(all).await.unwrap()), ["above"]);
+            assert_eq!(names(engine.collections_above(above).await.unwrap()), [""; 0]);
+            let both = [first.clone(), second.clone()];
+            assert_eq!(engine.snapshots_of_machine(a).await.unwrap(), both);
+            assert_eq!(engine.snapshots_of_machine(b).await.unwrap(), both[..1]);
+            assert_eq!(engine.snapshots_grown_from(member).await.unwrap(), both[1..]);
+            assert_eq!(engine.snapshot_with(member).await.unwrap(), Some(first.clone()));
+        }
+    }
+
     a_machines_identifier_is_no_collections(host) {
         let a = host.off("a").await;
         let kind = CollectionKind::Machines;
