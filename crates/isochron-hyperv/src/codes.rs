@@ -23,7 +23,7 @@ macro_rules! family {
 
 family! {
     /// What Msvm_CollectionSnapshotService and Msvm_CollectionReferencePointService
-    /// return, and what Msvm_ConcreteJob.ErrorCode says.
+    /// return, and what Msvm_ConcreteJob.ErrorCode says of their jobs.
     ServiceReturn {
         /// Done.
         Completed = 0,

@@ -8,7 +8,7 @@ use isochron_engine::model::{Job, JobError, JobKind, JobState};
 use time::OffsetDateTime;
 
 use super::{set_some, status};
-use crate::codes::ServiceReturn;
+use crate::codes::{ManagementReturn, ServiceReturn};
 use crate::object::class;
 
 /// JobState (CIM_ConcreteJob): clients wait while it is 4 and take 7 for success.
@@ -128,20 +128,28 @@ pub(super) fn job(
         JobState::Failed => status(instance, &[(6, "Error")], 20),
     }
     let reason = reason(job);
-    let code = reason
-        .as_ref()
-        .map_or(ServiceReturn::Completed, |e| e.kind.into());
-    instance.set("ErrorCode", error_code(code));
+    let code = reason.as_ref().map_or(0, |e| error_code(job.kind, e.kind));
+    instance.set("ErrorCode", code);
     if let Some(error) = reason {
         instance.set("ErrorDescription", error.message.as_str());
         instance.set("ErrorSummaryDescription", error.message);
     }
 }
 
-/// A return code in the 16 bits of Msvm_ConcreteJob.ErrorCode.
-fn error_code(code: ServiceReturn) -> u16 {
-    // The family's numbers end at 4096.
-    u16::try_from(u32::from(code)).unwrap_or(u16::MAX)
+/// Msvm_ConcreteJob.ErrorCode: what the method that starts such jobs returns for it.
+fn error_code(job: JobKind, error: ErrorKind) -> u16 {
+    let code: u32 = match job {
+        JobKind::StartMachine
+        | JobKind::RestoreMachine
+        | JobKind::ResumeMachine
+        | JobKind::PauseMachine
+        | JobKind::SaveMachine
+        | JobKind::ShutDownMachine
+        | JobKind::TurnOffMachine => ManagementReturn::from(error).into(),
+        _ => ServiceReturn::from(error).into(),
+    };
+    // Both families' numbers have 16 bits.
+    u16::try_from(code).unwrap_or(u16::MAX)
 }
 
 /// What GetError and GetErrorEx return: one Msvm_Error if the job ended otherwise
@@ -256,6 +264,11 @@ mod tests {
         assert_eq!(text("StartTime"), "20240229120000.000000+000");
         assert_eq!(text("JobType"), "198");
         assert_eq!(text("ErrorCode"), "3");
+        record.kind = JobKind::SaveMachine;
+        assert_eq!(
+            shown(&record).get("ErrorCode").unwrap().as_u64(),
+            Some(32772)
+        );
         assert_eq!(text("ErrorDescription"), "web hangs");
         let error = errors(&record, &ObjectPath::class(class::JOB)).unwrap();
         assert_eq!(error.get("Message").unwrap().as_str(), Some("web hangs"));
