@@ -31,7 +31,7 @@ use isochron_cim::{
 };
 use tokio::task::AbortHandle;
 
-use crate::manager::{INTEROP, normal, schema_of};
+use crate::manager::{self, INTEROP, normal, schema_of};
 use crate::namespaces::Namespaces;
 use crate::space::Space;
 
@@ -269,8 +269,9 @@ impl Indications {
             table.reader = None;
         } else if table.reader.is_none() {
             // Subscribed to here and not in the task: what changes from now on is told.
-            let mut changes = crate::manager::changes(&*self.provider, self.interop.keeper());
-            let mut others = self.provider.indications();
+            let keeper = self.interop.keeper();
+            let mut changes = manager::changes(&*self.provider, keeper);
+            let mut others = manager::indications(&*self.provider, keeper);
             let this = self.this.clone();
             let read = async move {
                 loop {

@@ -24,6 +24,7 @@ mod record;
 mod records;
 mod schema;
 mod space;
+mod test_provider;
 
 pub use indications::{Delivery, ExportError, IndicationOptions, Listener, Listeners};
 pub use limits::Limits;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use isochron_cim::{
     AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, IndicationStream,
     Instance, InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, Principal,
@@ -37,6 +37,8 @@ pub struct ObjectManager {
     pub(crate) namespaces: Arc<Namespaces>,
     /// Tells listeners of what changes.
     pub(crate) indications: Arc<Indications>,
+    /// Whether there is the namespace of conformance tests.
+    pub(crate) test_provider: bool,
     keeper: Keeper,
 }
 
@@ -98,6 +100,7 @@ impl ObjectManager {
             records,
             limits,
             changes: broadcast::channel(CHANGES_KEPT).0,
+            indications: broadcast::channel(CHANGES_KEPT).0,
         };
         let schema = schema_of(&*provider, INTEROP[0]).await?;
         let interop = Space::new(INTEROP[0], keeper.clone(), schema, Default::default());
@@ -114,6 +117,7 @@ impl ObjectManager {
             provider,
             interop,
             namespaces,
+            test_provider: false,
             keeper,
         };
         manager.show_namespaces().await?;
@@ -206,10 +210,20 @@ pub(crate) async fn schema_of(
 
 /// What changes from now on in all namespaces.
 pub(crate) fn changes(provider: &dyn CimServer, keeper: &Keeper) -> ChangeStream {
-    let ours = stream::unfold(keeper.changes.subscribe(), |mut changes| async move {
+    stream::select(provider.changes(), told(&keeper.changes)).boxed()
+}
+
+/// What else happens from now on in all namespaces.
+pub(crate) fn indications(provider: &dyn CimServer, keeper: &Keeper) -> IndicationStream {
+    stream::select(provider.indications(), told(&keeper.indications)).boxed()
+}
+
+/// What is sent from now on.
+fn told<T: Clone + Send + 'static>(sender: &broadcast::Sender<T>) -> BoxStream<'static, T> {
+    let read = stream::unfold(sender.subscribe(), |mut told| async move {
         loop {
-            match changes.recv().await {
-                Ok(change) => return Some((change, changes)),
+            match told.recv().await {
+                Ok(one) => return Some((one, told)),
                 Err(RecvError::Lagged(lost)) => {
                     tracing::warn!(lost, "a reader of changes is too slow");
                 }
@@ -217,7 +231,7 @@ pub(crate) fn changes(provider: &dyn CimServer, keeper: &Keeper) -> ChangeStream
             }
         }
     });
-    stream::select(provider.changes(), ours).boxed()
+    read.boxed()
 }
 
 fn missing(path: &ObjectPath) -> CimError {
@@ -352,7 +366,7 @@ impl CimServer for ObjectManager {
     }
 
     fn indications(&self) -> IndicationStream {
-        self.provider.indications()
+        indications(&*self.provider, &self.keeper)
     }
 
     async fn get_instance(
@@ -499,6 +513,9 @@ impl CimServer for ObjectManager {
                 &path.class
             }
         };
+        if let Some(done) = self.invoke_test(&space, &call).await {
+            return done;
+        }
         // Nobody carries out methods of clients' classes, whatever they declare.
         Err(CimError::new(
             Status::MethodNotAvailable,

@@ -81,7 +81,7 @@ impl Namespaces {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn insert(&self, space: Space) {
+    pub(crate) fn insert(&self, space: Space) {
         let mut spaces = self.0.write().unwrap_or_else(PoisonError::into_inner);
         spaces.insert(space.name().to_lowercase(), Arc::new(space));
     }
@@ -235,9 +235,15 @@ impl ObjectManager {
     /// Shows the namespaces that were read from records.
     pub(crate) async fn show_namespaces(&self) -> Result<(), CimError> {
         for name in self.namespaces.names() {
-            for instance in self.shown(&name).await? {
-                self.interop.show(instance);
-            }
+            self.show_namespace(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows a namespace.
+    pub(crate) async fn show_namespace(&self, name: &str) -> Result<(), CimError> {
+        for instance in self.shown(name).await? {
+            self.interop.show(instance);
         }
         Ok(())
     }

@@ -9,8 +9,8 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use isochron_cim::{
-    AssociationFilter, Change, ChangeKind, CimError, Instance, Name, ObjectPath, Property,
-    Repository, Status,
+    AssociationFilter, Change, ChangeKind, CimError, Indication, Instance, Name, ObjectPath,
+    Property, Repository, Status,
 };
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 
@@ -25,6 +25,7 @@ pub(crate) struct Keeper {
     pub(crate) records: Arc<dyn Records>,
     pub(crate) limits: Limits,
     pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) indications: broadcast::Sender<Indication>,
 }
 
 impl Keeper {

@@ -94,6 +94,9 @@ pub struct Config {
     pub qemu: Qemu,
     pub jobs: Jobs,
     pub indications: Indications,
+    /// Whether the namespace of conformance tests is offered. Only an option says so.
+    #[serde(skip)]
+    pub test_provider: bool,
 }
 
 /// Where the daemon listens, and for whom.
@@ -296,6 +299,7 @@ impl Config {
                     .unwrap_or(Span(isochron_engine::Config::new(&state).job_retention)),
             },
             indications: file.indications,
+            test_provider: false,
             state,
         })
     }

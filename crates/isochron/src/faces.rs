@@ -262,9 +262,12 @@ async fn object_manager(
         delivery: Delivery::default(),
     };
     let limits = ObjectLimits::default();
-    let manager = ObjectManager::open(Arc::new(hyperv), records, limits, indications)
+    let mut manager = ObjectManager::open(Arc::new(hyperv), records, limits, indications)
         .await
         .map_err(Failure::failed)?;
+    if config.test_provider {
+        manager.add_test_provider().await.map_err(Failure::failed)?;
+    }
     Ok(Arc::new(manager))
 }
 

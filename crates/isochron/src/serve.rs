@@ -68,6 +68,9 @@ pub struct ServeOptions {
     /// Print the configuration that results, and exit
     #[arg(long)]
     print_config: bool,
+    /// Offer the namespace test/TestProvider, which conformance tests of CIM servers call
+    #[arg(long, hide = true)]
+    test_provider: bool,
 }
 
 impl ServeOptions {
@@ -90,6 +93,7 @@ impl ServeOptions {
         if let Some(address) = self.listen_https {
             config.listen.https = address;
         }
+        config.test_provider = self.test_provider;
         Ok(())
     }
 }

@@ -1,0 +1,146 @@
+//! A namespace for conformance tests, offered only where the daemon is told to: its
+//! methods send indications on demand and answer late. What clients write in it is
+//! forgotten with the process.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use indexmap::IndexMap;
+use isochron_cim::mof::{self, Declaration};
+use isochron_cim::{
+    CimError, CimType, DateTime, Indication, Instance, Invocation, MethodTarget, Name, Outcome,
+    Repository, Status, TypedValue, Value,
+};
+use tokio::sync::broadcast;
+
+use crate::manager::{ObjectManager, OpenError};
+use crate::records::MemoryRecords;
+use crate::space::{Keeper, Space};
+
+/// The namespace.
+const NAMESPACE: &str = "test/TestProvider";
+const SENDS: &str = "Test_IndicationProviderClass";
+const MOF: &str = include_str!("../mof/test_provider.mof");
+
+/// The most indications that one call sends.
+const MAX_SENT: u64 = 100_000;
+/// The longest that a call may be made to take, in seconds.
+const MAX_DELAY: u64 = 300;
+/// How many indications wait for their readers before the next one is sent.
+const WAITING: usize = 256;
+
+impl ObjectManager {
+    /// Adds the namespace, for as long as this process lives.
+    ///
+    /// # Errors
+    /// A client has a namespace of this name; the classes do not fit together.
+    pub async fn add_test_provider(&mut self) -> Result<(), OpenError> {
+        if self.namespaces.find(NAMESPACE).is_some() {
+            let message = format!("there is a namespace {NAMESPACE} already");
+            return Err(CimError::new(Status::AlreadyExists, message).into());
+        }
+        let schema = schema(&self.interop.schema())?;
+        let keeper = Keeper {
+            records: Arc::new(MemoryRecords::default()),
+            ..self.interop.keeper().clone()
+        };
+        let space = Space::new(NAMESPACE, keeper, schema, Default::default());
+        self.namespaces.insert(space);
+        self.show_namespace(NAMESPACE).await?;
+        self.test_provider = true;
+        Ok(())
+    }
+
+    /// Carries a method out, if it is one of the tests'.
+    pub(crate) async fn invoke_test(
+        &self,
+        space: &Space,
+        call: &Invocation,
+    ) -> Option<Result<Outcome, CimError>> {
+        if !self.test_provider || space.name() != NAMESPACE {
+            return None;
+        }
+        let class = match &call.target {
+            MethodTarget::Class(class) => class,
+            MethodTarget::Instance(path) => &path.class,
+        };
+        let given = call.parameters.clone();
+        let checked = space.schema().check_parameters(class, &call.method, given);
+        let parameters = match checked {
+            Ok(parameters) => parameters,
+            Err(error) => return Some(Err(error)),
+        };
+        let number = |name: &str, most: u64| {
+            let value = parameters.get(&Name::from(name))?.value.as_ref();
+            let value = value.and_then(Value::as_u64).filter(|v| *v <= most);
+            let wrong = || CimError::invalid_parameter(format!("{name} is a number up to {most}"));
+            Some(value.ok_or_else(wrong))
+        };
+        if let Some(count) = number("indicationSendCount", MAX_SENT) {
+            return Some(match count {
+                Ok(count) => {
+                    send(&space.keeper().indications, count).await;
+                    Ok(outcome(IndexMap::new()))
+                }
+                Err(error) => Err(error),
+            });
+        }
+        let delay = number("delayInSeconds", MAX_DELAY)?;
+        Some(match delay {
+            Ok(delay) => {
+                tokio::time::sleep(Duration::from_secs(delay)).await;
+                Ok(outcome(parameters))
+            }
+            Err(error) => Err(error),
+        })
+    }
+}
+
+fn outcome(parameters: IndexMap<Name, TypedValue>) -> Outcome {
+    Outcome {
+        return_value: TypedValue {
+            ty: CimType::Uint32,
+            is_array: false,
+            value: Some(Value::Uint32(0)),
+        },
+        parameters,
+    }
+}
+
+/// Sends so many indications, no faster than they are read.
+async fn send(readers: &broadcast::Sender<Indication>, count: u64) {
+    for number in 1..=count {
+        while readers.len() >= WAITING {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut instance = Instance::new(SENDS);
+        instance
+            .set("IndicationIdentifier", number.to_string())
+            .set("IndicationTime", DateTime::from(SystemTime::now()));
+        let namespace = NAMESPACE.to_owned();
+        // Nobody listens: nobody is to be told.
+        let _ = readers.send(Indication {
+            namespace,
+            instance,
+        });
+    }
+}
+
+/// The tests' classes, with the one that indications derive from.
+fn schema(interop: &Repository) -> Result<Repository, OpenError> {
+    let mut schema = Repository::default();
+    let mut qualifiers = interop.qualifiers().clone();
+    let classes = mof::parse("test_provider.mof", MOF, &mut qualifiers, &mut |_| None);
+    let classes = classes.map_err(CimError::failed)?;
+    for decl in qualifiers.into_values() {
+        schema.add_qualifier(decl);
+    }
+    let indication = interop.class(&Name::fixed("CIM_Indication"))?;
+    schema.add_class(indication.clone().declared())?;
+    for (_, declaration) in classes {
+        if let Declaration::Class(class) = declaration {
+            schema.add_class(*class)?;
+        }
+    }
+    Ok(schema)
+}
