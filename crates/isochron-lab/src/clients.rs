@@ -25,6 +25,21 @@ pub fn python() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The sources of pywbem, with its own tests of CIM servers in `tests`: in
+/// `target/pywbem`, where `make venv` puts them.
+///
+/// # Errors
+/// When they are not there.
+pub fn pywbem_sources() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pywbem");
+    path.canonicalize().with_context(|| {
+        format!(
+            "{} is missing: run `make venv` in the source tree",
+            path.display()
+        )
+    })
+}
+
 /// The command line client `wbemcli` of sblim.
 ///
 /// # Errors
