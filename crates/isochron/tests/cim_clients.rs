@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Host, LIMIT};
+use common::{Host, LIMIT, one_instant};
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::{Options, Ring};
 use serde_json::Value;
@@ -116,5 +116,70 @@ fn a_guest_is_paused_saved_restored_and_turned_off() {
     change(&host, &[("2", 12, RUNNING)]);
     ring.wait_progress(5, LIMIT).unwrap();
     assert_eq!(starts(&ring, 0), 2);
+    host.close();
+}
+
+#[test]
+fn one_guest_is_snapshotted_returned_and_renamed() {
+    let host = Host::start();
+    let ring = ring(&host, 1);
+    host.start_ring(&ring);
+    let files = host.files();
+    let client = |words: &[&str]| host.python("single.py", &[&["ring-0"], words].concat());
+
+    let before = ring.counter_now(0).unwrap();
+    let taken = client(&["take"]);
+    assert_eq!(taken.as_array().unwrap().len(), 6);
+    ring.wait_progress(20, LIMIT).unwrap();
+    let after = ring.counter_now(0).unwrap();
+
+    // Turned off and returned to the first: from its memory, and back in time.
+    client(&["return", taken[0].as_str().unwrap()]);
+    ring.wait_progress(5, LIMIT).unwrap();
+    assert_eq!(starts(&ring, 0), 1);
+    let log = std::fs::read_to_string(&ring.members[0].definition.serial_log).unwrap();
+    let counters: Vec<u64> = log
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("ring ")?
+                .split(' ')
+                .nth(1)?
+                .parse()
+                .ok()
+        })
+        .collect();
+    let back = counters.windows(2).find(|pair| pair[1] < pair[0]).unwrap();
+    assert!(
+        back[0] >= after && back[1] >= before && back[1] < after,
+        "{back:?}"
+    );
+
+    let notes = client(&["rename"]);
+    let expected = serde_json::json!([["by a client, 2"], ["one\nof two lines"]]);
+    assert_eq!(notes, expected);
+    assert_eq!(client(&["clear"]), 5);
+    ring.wait_progress(5, LIMIT).unwrap();
+    host.files_become(&files);
+    host.close();
+}
+
+#[test]
+fn a_collection_is_snapshotted_in_every_dialect_and_cancelled() {
+    let host = Host::start();
+    let ring = ring(&host, 2);
+    host.start_ring(&ring);
+    let kept = host.python("collective.py", &["shop", "ring-0", "ring-1"]);
+    ring.wait_progress(5, LIMIT).unwrap();
+    one_instant(
+        &ring.members,
+        &host.json(&["snapshot", "show", kept.as_str().unwrap()]),
+    );
+    let files = host.files();
+    let process = host.process("ring-1").to_string();
+    let said = host.python("collective.py", &["--cancel", "shop", &process]);
+    assert!(said.as_str().unwrap().contains("cancelled"), "{said}");
+    host.files_become(&files);
+    ring.wait_progress(5, LIMIT).unwrap();
     host.close();
 }
