@@ -386,14 +386,14 @@ async fn the_service_leads_to_everything() {
         number(&capabilities, "MaxActiveSubscriptions"),
         Some(limits.subscriptions as i128)
     );
-    let [profile] = &paths(&service, "CIM_ElementConformsToProfile").await[..] else {
-        panic!("no profile");
-    };
-    let profile = interop.get(profile).await.unwrap();
-    assert_eq!(
-        profile.get("RegisteredName").and_then(Value::as_str),
-        Some("Indications")
-    );
+    let mut versions = Vec::new();
+    for profile in paths(&service, "CIM_ElementConformsToProfile").await {
+        let profile = interop.get(&profile).await.unwrap();
+        let text = |name| profile.get(name).and_then(Value::as_str).unwrap();
+        assert_eq!(text("RegisteredName"), "Indications");
+        versions.push(text("RegisteredVersion").to_owned());
+    }
+    assert_eq!(versions, ["1.2.2", "1.1.0"]);
     let [host] = &paths(&service, "CIM_HostedService").await[..] else {
         panic!("no host");
     };

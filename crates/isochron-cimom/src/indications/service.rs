@@ -11,8 +11,10 @@ use crate::space::references;
 const SERVICE: &str = "CIM_IndicationService";
 const CAPABILITIES: &str = "CIM_IndicationServiceCapabilities";
 const AFFECTS: Name = Name::fixed("CIM_ServiceAffectsElement");
-/// The profile, and the version that is followed.
-const PROFILE: (&str, &str) = ("Indications", "1.2.2");
+/// DSP1054, the profile that is followed.
+const PROFILE: &str = "Indications";
+/// The version that is followed, and the one that it extends, which clients look for.
+const VERSIONS: [&str; 2] = ["1.2.2", "1.1.0"];
 
 /// The keys of this server's system, as its `CIM_ObjectManager` has them.
 pub(super) async fn system(provider: &dyn CimServer) -> Result<[String; 2], CimError> {
@@ -40,7 +42,6 @@ impl Indications {
         let service = self.service();
         let capabilities = self.show(&self.capabilities())?;
         self.show(&self.service_instance())?;
-        let profile = self.show(&profile())?;
         let link = |class: &'static str, ends: [(&'static str, &ObjectPath); 2]| {
             let mut link = Instance::new(class);
             for (role, path) in ends {
@@ -58,13 +59,16 @@ impl Indications {
         // 3: current.
         has.set("Characteristics", vec![3_u16]);
         self.show(&has)?;
-        self.show(&link(
-            "CIM_ElementConformsToProfile",
-            [
-                ("ConformantStandard", &profile),
-                ("ManagedElement", &service),
-            ],
-        ))?;
+        for version in VERSIONS {
+            let profile = self.show(&profile(version))?;
+            self.show(&link(
+                "CIM_ElementConformsToProfile",
+                [
+                    ("ConformantStandard", &profile),
+                    ("ManagedElement", &service),
+                ],
+            ))?;
+        }
         if let Some(system) = self.host().await {
             self.show(&link(
                 "CIM_HostedService",
@@ -167,15 +171,14 @@ impl Indications {
     }
 }
 
-fn profile() -> Instance {
-    let (name, version) = PROFILE;
+fn profile(version: &str) -> Instance {
     let mut profile = Instance::new("CIM_RegisteredProfile");
     profile
-        .set("InstanceID", format!("DMTF:{name}:{version}"))
-        .set("ElementName", name)
+        .set("InstanceID", format!("DMTF:{PROFILE}:{version}"))
+        .set("ElementName", PROFILE)
         // 2: DMTF.
         .set("RegisteredOrganization", 2_u16)
-        .set("RegisteredName", name)
+        .set("RegisteredName", PROFILE)
         .set("RegisteredVersion", version)
         // 2: not advertised elsewhere.
         .set("AdvertiseTypes", vec![2_u16]);
