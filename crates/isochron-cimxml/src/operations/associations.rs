@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use isochron_cim::query::Condition;
 use isochron_cim::{
     AssociationFilter, CimError, CimType, Class, ClassQuery, InstanceStream, Name, ObjectPath,
-    Status,
 };
 
 use super::classes::ClassView;
@@ -165,19 +164,17 @@ async fn between_classes(
             .map(|class| (class.name.clone(), class))
             .collect(),
     };
-    if hierarchy.get(source).is_none() {
-        return Err(CimError::new(
-            Status::InvalidClass,
-            format!("there is no class {source} in {}", op.cx.namespace),
-        ));
-    }
-    for named in [&filter.association, &filter.result_class]
-        .into_iter()
-        .flatten()
-    {
-        if hierarchy.get(named).is_none() {
+    let named = [
+        Some(source),
+        filter.association.as_ref(),
+        filter.result_class.as_ref(),
+    ];
+    for class in named.into_iter().flatten() {
+        if hierarchy.get(class).is_none() {
+            // DSP0200 has no INVALID_CLASS for these operations.
             return Err(CimError::invalid_parameter(format!(
-                "there is no class {named}"
+                "there is no class {class} in {}",
+                op.cx.namespace
             )));
         }
     }
