@@ -1,5 +1,6 @@
 //! `isochron bench ...`: measurements that judge as well.
 
+mod cim;
 mod cut;
 mod oracle;
 mod summary;
@@ -11,6 +12,9 @@ use crate::exit::Failure;
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
+    /// Measure how fast a CIM-XML server answers
+    #[command(after_help = cim::EXAMPLES)]
+    Cim(cim::CimOptions),
     /// Measure for how long guests stand still, beside the floor and scripts
     #[command(after_help = cut::EXAMPLES)]
     Cut(cut::CutOptions),
@@ -22,6 +26,7 @@ pub enum Bench {
 /// Measures.
 pub fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
     match bench {
+        Bench::Cim(options) => cim::run(options, json),
         Bench::Cut(options) => cut::run(options, json),
         Bench::Oracle(options) => oracle::run(options, json),
     }

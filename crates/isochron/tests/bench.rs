@@ -1,5 +1,5 @@
-//! `isochron bench cut` in short form, on real guests: its form, and what must hold
-//! whatever the times are. None is asserted here.
+//! `isochron bench cut`, on real guests, and `isochron bench cim` in short form: their
+//! form, and what must hold whatever the times are. None is asserted here.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 
@@ -20,8 +20,8 @@ fn directory() -> TempDir {
 
 fn bench(temporary: &TempDir, arguments: &str) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
-        .args(["bench", "cut", "--json"])
-        .args(arguments.split(' '))
+        .args(["bench", "--json"])
+        .args(arguments.split_whitespace())
         .env("TMPDIR", temporary.path())
         .current_dir(temporary)
         .stdin(Stdio::null())
@@ -50,7 +50,7 @@ fn a_cut_is_measured_beside_floor_and_scripts() {
     let temporary = directory();
     let found = bench(
         &temporary,
-        "--members 1,2 --load ring --page-cache clean --rounds 2 --memory 128 \
+        "cut --members 1,2 --load ring --page-cache clean --rounds 2 --memory 128 \
          --plot plot.svg --trace trace.json",
     );
     let combinations = found["combinations"].as_array().unwrap();
@@ -174,7 +174,7 @@ fn idle_guests_and_a_dirty_page_cache_are_measured() {
     let temporary = directory();
     let found = bench(
         &temporary,
-        "--members 2 --load idle --types recovery --page-cache dirty --rounds 1 --memory 128 \
+        "cut --members 2 --load idle --types recovery --page-cache dirty --rounds 1 --memory 128 \
          --only-us",
     );
     let combinations = found["combinations"].as_array().unwrap();
@@ -204,4 +204,34 @@ fn what_cannot_be_measured_is_refused_at_once() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments}");
     }
+}
+
+#[test]
+fn a_cim_server_is_asked_by_many_and_left_as_it_was() {
+    let temporary = directory();
+    let found = bench(
+        &temporary,
+        "cim --connections 1,3 --seconds 1 --instances 1200",
+    );
+    let rates = found["rates"].as_array().unwrap();
+    for connections in [1, 3] {
+        let of = |operation: &str| {
+            let mut all = rates.iter().filter(|rate| {
+                rate["operation"] == operation && rate["connections"] == connections
+            });
+            all.next()
+                .unwrap_or_else(|| panic!("{operation} {connections}"))
+        };
+        for operation in ["HTTP floor", "GetInstance, 1 kB", "GetClass"] {
+            let rate = of(operation);
+            assert!(rate["per_second"].as_f64().unwrap() > 0.0, "{rate}");
+            assert!(at(rate, "/median_us") <= at(rate, "/worst_us"), "{rate}");
+        }
+    }
+    let listings = found["listings"].as_array().unwrap();
+    let bytes = |n: usize| at(&listings[n], "/bytes");
+    // Instances of about 1 kB are larger than their names; pulled they are the same.
+    assert!(bytes(0) > 1200 * 900 && bytes(0) > 4 * bytes(1), "{found}");
+    assert!(bytes(2) > 1200 * 900, "{found}");
+    assert_eq!(files(temporary.path()), [""; 0]);
 }
