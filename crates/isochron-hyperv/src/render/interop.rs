@@ -45,11 +45,16 @@ pub(super) fn cimxml(instance: &mut Instance) {
         // 1: CIM-XML 1.0.
         .set("CIMXMLProtocolVersion", 1_u16)
         .set("CIMValidated", false)
-        // 2: basic read, 6: association traversal.
-        .set("FunctionalProfilesSupported", vec![2_u16, 6])
+        // All: 2 basic read, 3 basic write, 4 schema manipulation, 5 instance
+        // manipulation, 6 association traversal, 7 query execution, 8 qualifier
+        // declaration, 9 indications.
+        .set(
+            "FunctionalProfilesSupported",
+            (2_u16..=9).collect::<Vec<_>>(),
+        )
         .set("MultipleOperationsSupported", false)
-        // 2: none; callers are not asked who they are.
-        .set("AuthenticationMechanismsSupported", vec![2_u16])
+        // 3: basic.
+        .set("AuthenticationMechanismsSupported", vec![3_u16])
         .set("EnabledState", 2_u16);
     healthy(instance);
 }
