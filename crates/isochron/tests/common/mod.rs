@@ -29,7 +29,7 @@ use tempfile::TempDir;
 pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// Marks every process of a host.
-const MARK: &str = "ISOCHRON_TEST_HOST";
+pub const MARK: &str = "ISOCHRON_TEST_HOST";
 
 /// Longer deadlines than the defaults: hosts that run tests are busy.
 const CONFIGURATION: &str = r#"state = "state"
