@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use isochron_engine::{Act, Audit, ErrorKind};
+use isochron_engine::{Act, Audit, Caller, ErrorKind};
 use isochron_net::Peer;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -73,6 +73,13 @@ struct Line<'a> {
     omitted: u64,
 }
 
+/// Why an act came to nothing.
+pub(crate) struct Wrong<'a> {
+    /// The caller may not.
+    pub(crate) denied: bool,
+    pub(crate) message: &'a str,
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -101,6 +108,32 @@ impl AuditLog {
                 omitted: 0,
             }),
         })
+    }
+
+    /// Somebody did something, or it went wrong.
+    pub(crate) fn act(
+        &self,
+        caller: &Caller,
+        operation: &str,
+        object: &str,
+        wrong: Option<Wrong<'_>>,
+    ) {
+        self.write(&Line {
+            time: now(),
+            user: caller.name.as_deref(),
+            role: Some(caller.role.as_str()),
+            face: caller.face,
+            address: caller.address.as_deref(),
+            operation,
+            object: Some(object),
+            result: match &wrong {
+                None => "done",
+                Some(Wrong { denied: true, .. }) => "denied",
+                Some(_) => "failed",
+            },
+            error: wrong.map(|wrong| wrong.message),
+            omitted: 0,
+        });
     }
 
     /// A login was refused.
@@ -177,23 +210,11 @@ fn now() -> OffsetDateTime {
 
 impl Audit for AuditLog {
     fn record(&self, act: Act<'_>) {
-        let result = match act.error.map(|error| error.kind) {
-            None => "done",
-            Some(ErrorKind::AccessDenied) => "denied",
-            Some(_) => "failed",
-        };
-        self.write(&Line {
-            time: now(),
-            user: act.caller.name.as_deref(),
-            role: Some(act.caller.role.as_str()),
-            face: act.caller.face,
-            address: act.caller.address.as_deref(),
-            operation: act.operation.as_str(),
-            object: Some(act.target),
-            result,
-            error: act.error.map(|error| error.message.as_str()),
-            omitted: 0,
+        let wrong = act.error.map(|error| Wrong {
+            denied: error.kind == ErrorKind::AccessDenied,
+            message: &error.message,
         });
+        self.act(act.caller, act.operation.as_str(), act.target, wrong);
     }
 }
 

@@ -203,6 +203,8 @@ pub struct Outcome {
 ///
 /// Errors are CIM status codes as DSP0200 lists them per operation; an operation
 /// that a server does not have is `NOT_SUPPORTED` and nothing else.
+///
+/// Who wraps a server passes on every method, those with a default too.
 #[async_trait]
 pub trait CimServer: Send + Sync + 'static {
     /// The namespaces served.

@@ -163,6 +163,10 @@ pub struct Limits {
     pub http_request_kib: usize,
     /// For an operation of CIM-XML, after which its client is not kept waiting.
     pub operation: Span,
+    /// Enumerations of CIM-XML that are open at a time.
+    pub enumerations: usize,
+    /// The same of one user.
+    pub enumerations_per_user: usize,
 }
 
 /// How long what may take; see [`Deadlines`].
@@ -282,6 +286,10 @@ impl Config {
                 cimxml_request_kib: limits.cimxml_request_kib.unwrap_or(cimxml.max_body >> 10),
                 http_request_kib: limits.http_request_kib.unwrap_or(http.body >> 10),
                 operation: limits.operation.unwrap_or(Span(cimxml.operation_timeout)),
+                enumerations: limits.enumerations.unwrap_or(cimxml.enumerations.open),
+                enumerations_per_user: limits
+                    .enumerations_per_user
+                    .unwrap_or(cimxml.enumerations.by_caller),
             },
             deadlines: Times {
                 freeze: file.deadlines.freeze.unwrap_or(Span(deadlines.freeze)),
@@ -345,6 +353,8 @@ impl Config {
             ("connections_per_peer", self.limits.connections_per_peer),
             ("cimxml_request_kib", self.limits.cimxml_request_kib),
             ("http_request_kib", self.limits.http_request_kib),
+            ("enumerations", self.limits.enumerations),
+            ("enumerations_per_user", self.limits.enumerations_per_user),
         ] {
             if limit == 0 {
                 return Err(format!("limits.{key} = 0 lets nothing through"));

@@ -7,10 +7,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use isochron_access::{AuditLog, LoginConfig, Logins, Users};
+use isochron_access::{AuditLog, AuditedServer, LoginConfig, Logins, Users};
 use isochron_api::listen::{self, Group, Socket, serve_http};
 use isochron_api::{Served, router};
-use isochron_cim::{CimError, CimServer, Instance};
+use isochron_cim::{CimError, CimServer, EnumerationLimits, Instance};
 use isochron_cimom::{Delivery, IndicationOptions, Limits as ObjectLimits, ObjectManager};
 use isochron_cimxml::{ListenerConfig, decode_embedded};
 use isochron_engine::Engine;
@@ -111,6 +111,7 @@ pub async fn serve(
     }
     if cimxml.iter().any(Option::is_some) {
         let manager = object_manager(config, &engine, store).await?;
+        let manager = Arc::new(AuditedServer::new(manager, audit.clone()));
         for Face { listener, address } in cimxml.into_iter().flatten() {
             let scheme = scheme(&listener);
             let server = isochron_cimxml::Server::new(listener, cimxml_config(config, &logins));
@@ -240,6 +241,11 @@ fn cimxml_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_c
         header_timeout: config.limits.headers.0,
         body_timeout: config.limits.body.0,
         operation_timeout: config.limits.operation.0,
+        enumerations: EnumerationLimits {
+            open: config.limits.enumerations,
+            by_caller: config.limits.enumerations_per_user,
+            ..EnumerationLimits::default()
+        },
         ..isochron_cimxml::Config::default()
     }
 }

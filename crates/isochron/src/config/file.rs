@@ -65,6 +65,8 @@ pub(super) struct FileLimits {
     pub(super) cimxml_request_kib: Option<usize>,
     pub(super) http_request_kib: Option<usize>,
     pub(super) operation: Option<Span>,
+    pub(super) enumerations: Option<usize>,
+    pub(super) enumerations_per_user: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -87,6 +87,8 @@ fn every_key() {
         cimxml_request_kib = 4
         http_request_kib = 3
         operation = "2s"
+        enumerations = 6
+        enumerations_per_user = 5
         [deadlines]
         freeze = "1m 30s"
         stop = 250
@@ -131,6 +133,8 @@ fn every_key() {
         limits.operation,
     ];
     assert_eq!(spans.map(|span| span.0.as_secs()), [7, 6, 5, 2]);
+    let enumerations = (limits.enumerations, limits.enumerations_per_user);
+    assert_eq!(enumerations, (6, 5));
     assert_eq!((limits.cimxml_request_kib, limits.http_request_kib), (4, 3));
     assert_eq!(config.qemu.binary, Path::new("/conf/bin/qemu"));
     assert_eq!(config.qemu.img, Path::new("qemu-img-9"));

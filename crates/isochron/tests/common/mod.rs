@@ -33,15 +33,15 @@ pub const MARK: &str = "ISOCHRON_TEST_HOST";
 
 /// Longer deadlines than the defaults: hosts that run tests are busy.
 const CONFIGURATION: &str = r#"state = "state"
+deadlines = { freeze = "4s", stop = "8s", window = "60s" }
 [listen]
 socket = "api.sock"
 cimxml = "127.0.0.1:0"
-cimxml_https = "off"
+"#;
+
+/// Who drives these daemons is trusted.
+const OPEN: &str = r#"cimxml_https = "off"
 anonymous = "administrator"
-[deadlines]
-freeze = "4s"
-stop = "8s"
-window = "60s"
 "#;
 
 /// A daemon and what it runs.
@@ -62,6 +62,12 @@ impl Host {
 
     /// The same with more configuration, and with options of `serve`.
     pub fn with(configuration: &str, options: &[&str]) -> Self {
+        Self::closed(&format!("{OPEN}{configuration}"), options)
+    }
+
+    /// The same where nobody gets in on TCP without saying who they are. What the
+    /// configuration begins with is of `[listen]`.
+    pub fn closed(configuration: &str, options: &[&str]) -> Self {
         // Short, for unix sockets, and where a file system takes O_DIRECT.
         let directory = tempfile::Builder::new()
             .prefix("h")
@@ -97,12 +103,19 @@ impl Host {
             assert!(host.daemon.try_wait().unwrap().is_none(), "{}", host.log());
             host.log().contains("listening for the JSON API on unix:")
         });
-        self.cimxml = self
-            .log()
-            .lines()
-            .find_map(|line| line.strip_prefix("listening for CIM-XML on "))
-            .unwrap()
-            .to_owned();
+        self.cimxml = self.said("listening for CIM-XML on ").unwrap();
+    }
+
+    /// The rest of the first line of the daemon's log that begins so.
+    pub fn said(&self, beginning: &str) -> Option<String> {
+        let log = self.log();
+        let rest = log.lines().find_map(|line| line.strip_prefix(beginning));
+        rest.map(str::to_owned)
+    }
+
+    /// Tells the daemon to read its certificate anew.
+    pub fn hang_up(&self) {
+        signal(self.daemon.id(), Signal::HUP);
     }
 
     /// Its directory.
@@ -121,6 +134,13 @@ impl Host {
             assert!(began.elapsed() < LIMIT, "not so: {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Runs `isochron WORDS...` with more in its environment.
+    pub fn run_with(&self, words: &[&str], environment: &[(&str, &str)]) -> Output {
+        let mut command = isochron(self.path());
+        command.args(words).envs(environment.iter().copied());
+        command.output().unwrap()
     }
 
     /// Runs `isochron WORDS...`.
