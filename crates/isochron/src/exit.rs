@@ -96,7 +96,15 @@ impl Failure {
 
 impl From<dto::Error> for Failure {
     fn from(error: dto::Error) -> Self {
-        Self::new(error.kind.into(), error.message)
+        let message = match error.kind {
+            ErrorKind::Unauthenticated => format!(
+                "{}; say who you are with --user NAME (`isochron user list` on its host \
+                 tells who there is)",
+                error.message
+            ),
+            _ => error.message,
+        };
+        Self::new(error.kind.into(), message)
     }
 }
 

@@ -245,6 +245,68 @@ fn told(host: &Host) {
     assert!(!text.contains(" word"), "no password is in the log");
 }
 
+/// A client's paths lead below the roots, whichever role it has.
+#[test]
+fn an_administrator_from_elsewhere_names_paths_below_the_roots_only() {
+    let host = host("[paths]\nroots = [\"open\"]\n");
+    host.add_user("ada", "administrator", "ada word");
+    let open = host.directory("open");
+    std::os::unix::fs::symlink(host.path(), open.join("way-out")).unwrap();
+    for directory in [&open, host.path()] {
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2"])
+            .arg(directory.join("web.qcow2"))
+            .arg("1M")
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let server = at(&host, "the JSON API", "http");
+    let environment = [("ISOCHRON_USER", "ada"), ("ISOCHRON_PASSWORD", "ada word")];
+    let define = |more: &str, path: &str| {
+        let file = host.path().join("web.toml");
+        let text =
+            format!("name = \"web\"\naccel = \"tcg\"\n{more}\n[[disks]]\npath = \"{path}\"\n");
+        std::fs::write(&file, text).unwrap();
+        let words = ["--server", &server, "vm", "define", file.to_str().unwrap()];
+        let output = host.run_with(&words, &environment);
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    for (more, path) in [
+        ("", "web.qcow2"),
+        ("", "open/../web.qcow2"),
+        ("", "open/way-out/web.qcow2"),
+        ("", "/etc/shadow"),
+        ("kernel = \"/etc/shadow\"", "open/web.qcow2"),
+        ("serial_log = \"log\"", "open/web.qcow2"),
+        ("extra_args = [\"-version\"]", "open/web.qcow2"),
+    ] {
+        let (code, said) = define(more, path);
+        assert_eq!(code, 9, "{more} {path}: {said}");
+    }
+    let words = [
+        "--server",
+        &server,
+        "vm",
+        "attach",
+        "x",
+        "--qmp",
+        "/run/x.sock",
+    ];
+    assert_eq!(host.run_with(&words, &environment).status.code(), Some(9));
+    assert_eq!(host.json(&["vm", "list"]).as_array().unwrap().len(), 0);
+    let (code, said) = define("serial_log = \"open/log\"", "open/web.qcow2");
+    assert_eq!(code, 0, "{said}");
+    // Root names any on the socket.
+    if rustix::process::geteuid().is_root() {
+        let file = host.path().join("other.toml");
+        let text = "name = \"other\"\naccel = \"tcg\"\n[[disks]]\npath = \"web.qcow2\"\n";
+        std::fs::write(&file, text).unwrap();
+        host.json(&["vm", "define", file.to_str().unwrap()]);
+    }
+    host.close();
+}
+
 #[test]
 fn the_command_line_knows_the_daemon_over_https() {
     let host = host("");
@@ -313,6 +375,8 @@ fn the_command_line_knows_the_daemon_over_https() {
     assert_eq!(code, 9, "{said}");
     let nobody = host.run(&[&by_ca[..], &["vm", "list"]].concat());
     assert_eq!(nobody.status.code(), Some(9));
+    let said = String::from_utf8(nobody.stderr).unwrap();
+    assert!(said.contains("--user"), "{said}");
     // A server that is not believed gets to see no password.
     let wrong = fingerprint.replace(|c: char| c.is_ascii_hexdigit(), "0");
     for how in [
