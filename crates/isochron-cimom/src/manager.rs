@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::namespaces::Namespaces;
 use crate::records::{Records, RecordsError};
 use crate::space::{Keeper, Space};
+use crate::test_provider::TestProvider;
 
 /// The namespace of discovery, and its other name.
 pub(crate) const INTEROP: [&str; 2] = ["interop", "root/interop"];
@@ -37,8 +38,8 @@ pub struct ObjectManager {
     pub(crate) namespaces: Arc<Namespaces>,
     /// Tells listeners of what changes.
     pub(crate) indications: Arc<Indications>,
-    /// Whether there is the namespace of conformance tests.
-    pub(crate) test_provider: bool,
+    /// The namespace of conformance tests, where it is offered.
+    pub(crate) test_provider: Option<TestProvider>,
     keeper: Keeper,
 }
 
@@ -117,7 +118,7 @@ impl ObjectManager {
             provider,
             interop,
             namespaces,
-            test_provider: false,
+            test_provider: None,
             keeper,
         };
         manager.show_namespaces().await?;
@@ -391,7 +392,10 @@ impl CimServer for ObjectManager {
         class: &Name,
     ) -> Result<InstanceStream, CimError> {
         match self.place(cx) {
-            Place::Client(space) => Ok(all(space.enumerate(class)?)),
+            Place::Client(space) => match self.made_for_tests(&space, class) {
+                Some(made) => Ok(made),
+                None => Ok(all(space.enumerate(class)?)),
+            },
             Place::Provider => self.provider.enumerate_instances(cx, class).await,
             Place::Interop => {
                 let provided = self.provider.enumerate_instances(cx, class).await?;

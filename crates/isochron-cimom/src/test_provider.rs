@@ -1,15 +1,17 @@
 //! A namespace for conformance tests, offered only where the daemon is told to: its
-//! methods send indications on demand and answer late. What clients write in it is
-//! forgotten with the process.
+//! methods send indications on demand and answer late, and one class has as many
+//! instances as it is told to. What clients write in it is forgotten with the process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use futures::stream::{self, StreamExt};
 use indexmap::IndexMap;
 use isochron_cim::mof::{self, Declaration};
 use isochron_cim::{
-    CimError, CimType, DateTime, Indication, Instance, Invocation, MethodTarget, Name, Outcome,
-    Repository, Status, TypedValue, Value,
+    CimError, CimType, DateTime, Indication, Instance, InstanceStream, Invocation, MethodTarget,
+    Name, Outcome, Repository, Status, TypedValue, Value,
 };
 use tokio::sync::broadcast;
 
@@ -20,14 +22,25 @@ use crate::space::{Keeper, Space};
 /// The namespace.
 const NAMESPACE: &str = "test/TestProvider";
 const SENDS: &str = "Test_IndicationProviderClass";
+const RESPONDS: Name = Name::fixed("TST_ResponseStressTestCxx");
 const MOF: &str = include_str!("../mof/test_provider.mof");
 
 /// The most indications that one call sends.
 const MAX_SENT: u64 = 100_000;
+/// The most instances that there may be made to be, and their most characters.
+const MAX_RESPONSES: u64 = 1_000_000;
+const MAX_SIZE: u64 = 1 << 20;
 /// The longest that a call may be made to take, in seconds.
 const MAX_DELAY: u64 = 300;
 /// How many indications wait for their readers before the next one is sent.
 const WAITING: usize = 256;
+
+/// What the tests set.
+#[derive(Debug, Default)]
+pub(crate) struct TestProvider {
+    responses: AtomicU64,
+    size: AtomicU64,
+}
 
 impl ObjectManager {
     /// Adds the namespace, for as long as this process lives.
@@ -47,7 +60,7 @@ impl ObjectManager {
         let space = Space::new(NAMESPACE, keeper, schema, Default::default());
         self.namespaces.insert(space);
         self.show_namespace(NAMESPACE).await?;
-        self.test_provider = true;
+        self.test_provider = Some(TestProvider::default());
         Ok(())
     }
 
@@ -57,9 +70,7 @@ impl ObjectManager {
         space: &Space,
         call: &Invocation,
     ) -> Option<Result<Outcome, CimError>> {
-        if !self.test_provider || space.name() != NAMESPACE {
-            return None;
-        }
+        let provider = self.test_provider_of(space)?;
         let class = match &call.target {
             MethodTarget::Class(class) => class,
             MethodTarget::Instance(path) => &path.class,
@@ -85,6 +96,14 @@ impl ObjectManager {
                 Err(error) => Err(error),
             });
         }
+        let responses = number("ResponseCount", MAX_RESPONSES);
+        if let Some((responses, size)) = responses.zip(number("Size", MAX_SIZE)) {
+            return Some(responses.and_then(|responses| {
+                provider.size.store(size?, Ordering::Relaxed);
+                provider.responses.store(responses, Ordering::Relaxed);
+                Ok(outcome(IndexMap::new()))
+            }));
+        }
         let delay = number("delayInSeconds", MAX_DELAY)?;
         Some(match delay {
             Ok(delay) => {
@@ -93,6 +112,41 @@ impl ObjectManager {
             }
             Err(error) => Err(error),
         })
+    }
+}
+
+impl ObjectManager {
+    fn test_provider_of(&self, space: &Space) -> Option<&TestProvider> {
+        let provider = self.test_provider.as_ref()?;
+        (space.name() == NAMESPACE).then_some(provider)
+    }
+
+    /// The instances of the class of which there are as many as were asked for.
+    pub(crate) fn made_for_tests(
+        &self,
+        space: &Arc<Space>,
+        class: &Name,
+    ) -> Option<InstanceStream> {
+        let provider = self.test_provider_of(space)?;
+        if *class != RESPONDS {
+            return None;
+        }
+        let count = provider.responses.load(Ordering::Relaxed);
+        let size = provider.size.load(Ordering::Relaxed);
+        let text = "0123456789".chars().cycle();
+        let text: String = text.zip(0..size).map(|(digit, _)| digit).collect();
+        let space = Arc::clone(space);
+        let made = move |number: u64| {
+            let mut instance = Instance::new(RESPONDS);
+            instance
+                .set("Id", format!("{RESPONDS}{number}"))
+                .set("SequenceNumber", number)
+                .set("ResponseCount", count)
+                .set("Size", size)
+                .set("S1", text.clone());
+            space.whole(instance)
+        };
+        Some(stream::iter(1..=count).map(made).boxed())
     }
 }
 
