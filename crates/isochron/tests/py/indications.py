@@ -86,10 +86,12 @@ def in_order(told):
 def first(told, machine):
     conn = cim.connect()
     server = WBEMServer(conn)
-    [profile] = server.get_selected_profiles("DMTF", "Indications")
-    [service] = server.get_central_instances(profile.path, "CIM_IndicationService",
-                                             "CIM_System", ["CIM_HostedService"])
-    assert conn.GetInstance(service)["FilterCreationEnabled"] is True
+    profiles = server.get_selected_profiles("DMTF", "Indications")
+    assert {p["RegisteredVersion"] for p in profiles} == {"1.2.2", "1.1.0"}, profiles
+    for profile in profiles:
+        [service] = server.get_central_instances(profile.path, "CIM_IndicationService",
+                                                 "CIM_System", ["CIM_HostedService"])
+        assert conn.GetInstance(service)["FilterCreationEnabled"] is True
     manager = WBEMSubscriptionManager("isochron")
     identifier = manager.add_server(server)
     destination = manager.add_destination(identifier, LISTENER, destination_id="test")
