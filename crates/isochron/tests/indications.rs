@@ -29,6 +29,7 @@ fn pywbem_is_told_of_jobs_snapshots_and_collections() {
 fn the_example_of_the_documentation_shows_a_jobs_steps() {
     let host = with_machine();
     host.json(&["collection", "create", "shop", "web"]);
+    host.add_user("ada", "administrator", "ada word");
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cim.md");
     let page = std::fs::read_to_string(page).unwrap();
     let (_, section) = page.split_once("\n## Indications\n").unwrap();
@@ -41,6 +42,7 @@ fn the_example_of_the_documentation_shows_a_jobs_steps() {
     let mut session = Command::new(clients::python().unwrap())
         .args(["-B", "-c", &example])
         .env(MARK, host.path())
+        .env("ISOCHRON_PASSWORD", "ada word")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
