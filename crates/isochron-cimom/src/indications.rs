@@ -31,8 +31,9 @@ use isochron_cim::{
 };
 use tokio::task::AbortHandle;
 
-use crate::manager::{self, INTEROP, normal, schema_of};
+use crate::manager::{self, INTEROP, schema_of};
 use crate::namespaces::Namespaces;
+use crate::places::normal;
 use crate::space::Space;
 
 use filter::Filter;

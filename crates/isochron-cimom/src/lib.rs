@@ -20,6 +20,7 @@ mod interop;
 mod limits;
 mod manager;
 mod namespaces;
+mod places;
 mod record;
 mod records;
 mod schema;

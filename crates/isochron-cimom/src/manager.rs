@@ -4,7 +4,6 @@
 //! answers first and its answers come first; stored instances of its classes are
 //! added. Every other namespace is the provider's alone.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -19,6 +18,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::indications::{IndicationOptions, Indications};
 use crate::limits::Limits;
 use crate::namespaces::Namespaces;
+use crate::places::{Place, Places, missing};
 use crate::records::{Records, RecordsError};
 use crate::space::{Keeper, Space};
 use crate::test_provider::TestProvider;
@@ -73,21 +73,6 @@ pub(crate) fn ourselves(namespace: &str) -> RequestContext {
     }
 }
 
-/// A namespace as it is compared: with slashes, none at its ends.
-pub(crate) fn normal(namespace: &str) -> String {
-    namespace.replace('\\', "/").trim_matches('/').to_owned()
-}
-
-/// Where an operation belongs.
-pub(crate) enum Place {
-    /// A namespace of clients.
-    Client(Arc<Space>),
-    /// `interop`: the provider's, with our instances beside its.
-    Interop,
-    /// A namespace of the provider's.
-    Provider,
-}
-
 impl ObjectManager {
     /// The object manager over a provider, with what clients left in the records.
     /// From then on indications are sent.
@@ -125,50 +110,31 @@ impl ObjectManager {
         Ok(manager)
     }
 
-    /// Where an operation in this namespace belongs.
+    fn places(&self) -> Places {
+        Places {
+            provider: self.provider.clone(),
+            interop: self.interop.clone(),
+            namespaces: self.namespaces.clone(),
+            indications: self.indications.clone(),
+        }
+    }
+
+    /// Where an operation belongs.
     pub(crate) fn place(&self, cx: &RequestContext) -> Place {
-        let name = normal(&cx.namespace);
-        if INTEROP.iter().any(|i| i.eq_ignore_ascii_case(&name)) {
-            return Place::Interop;
-        }
-        match self.namespaces.find(&name) {
-            Some(space) => Place::Client(space),
-            None => Place::Provider,
-        }
+        self.places().place(&cx.namespace)
     }
 
-    /// The objects of these paths, without those that are not there.
-    async fn fetch(&self, cx: &RequestContext, paths: Vec<ObjectPath>) -> InstanceStream {
-        let mut found = Vec::new();
-        for path in paths {
-            let mut cx = cx.clone();
-            if let Some(namespace) = &path.namespace {
-                cx.namespace.clone_from(namespace);
-            }
-            match self.get_instance(&cx, &path).await {
-                Ok(instance) => found.push(Ok(instance)),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => found.push(Err(error)),
-            }
-        }
-        stream::iter(found).boxed()
-    }
-
-    /// The far ends of the stored associations of an object, each once.
-    async fn far_ends(
+    /// The far ends of the stored associations of an object.
+    fn far_ends(
         &self,
         cx: &RequestContext,
         space: &Space,
         source: &ObjectPath,
         filter: &AssociationFilter,
     ) -> InstanceStream {
-        let mut seen = HashSet::new();
         let links = space.links(source, filter).into_iter();
-        let paths = links
-            .flat_map(|(_, far)| far)
-            .filter(|path| seen.insert(path.clone()))
-            .collect();
-        self.fetch(cx, paths).await
+        let paths = links.flat_map(|(_, far)| far).collect();
+        self.places().fetch(cx, paths)
     }
 
     /// Fails unless associations can be walked from here in a space of our own.
@@ -233,21 +199,6 @@ fn told<T: Clone + Send + 'static>(sender: &broadcast::Sender<T>) -> BoxStream<'
         }
     });
     read.boxed()
-}
-
-fn missing(path: &ObjectPath) -> CimError {
-    CimError::not_found(format!("there is no {}", path.relative()))
-}
-
-/// Whether an error says that the object asked for is not there.
-pub(crate) fn is_missing(error: &CimError) -> bool {
-    matches!(
-        error.status,
-        Status::NotFound
-            | Status::InvalidClass
-            | Status::InvalidNamespace
-            | Status::InvalidParameter
-    )
 }
 
 fn all(instances: Vec<Arc<Instance>>) -> InstanceStream {
@@ -375,15 +326,7 @@ impl CimServer for ObjectManager {
         cx: &RequestContext,
         path: &ObjectPath,
     ) -> Result<Instance, CimError> {
-        let stored = match self.place(cx) {
-            Place::Provider => None,
-            Place::Interop => self.interop.find(&self.indications.canonical(path))?,
-            Place::Client(space) => return found(space.find(path)?, path),
-        };
-        match stored {
-            Some(instance) => Ok(Arc::unwrap_or_clone(instance)),
-            None => self.provider.get_instance(cx, path).await,
-        }
+        self.places().get_instance(cx, path).await
     }
 
     async fn enumerate_instances(
@@ -413,7 +356,7 @@ impl CimServer for ObjectManager {
         match self.place(cx) {
             Place::Client(space) => {
                 Self::check_source(&space, source, filter)?;
-                Ok(self.far_ends(cx, &space, source, filter).await)
+                Ok(self.far_ends(cx, &space, source, filter))
             }
             Place::Provider => self.provider.associators(cx, source, filter).await,
             Place::Interop => {
@@ -421,7 +364,7 @@ impl CimServer for ObjectManager {
                     Ok(()) => stream::empty().boxed(),
                     Err(_) => self.provider.associators(cx, source, filter).await?,
                 };
-                let stored = self.far_ends(cx, &self.interop, source, filter).await;
+                let stored = self.far_ends(cx, &self.interop, source, filter);
                 Ok(provided.chain(stored).boxed())
             }
         }
@@ -513,7 +456,7 @@ impl CimServer for ObjectManager {
                 class
             }
             MethodTarget::Instance(path) => {
-                found(space.find(path)?, path)?;
+                space.find(path)?.ok_or_else(|| missing(path))?;
                 &path.class
             }
         };
@@ -530,10 +473,4 @@ impl CimServer for ObjectManager {
             ),
         ))
     }
-}
-
-fn found(instance: Option<Arc<Instance>>, path: &ObjectPath) -> Result<Instance, CimError> {
-    instance
-        .map(Arc::unwrap_or_clone)
-        .ok_or_else(|| missing(path))
 }

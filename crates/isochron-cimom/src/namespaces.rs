@@ -16,7 +16,8 @@ use isochron_cim::{
 };
 
 use crate::instances::Instances;
-use crate::manager::{ObjectManager, OpenError, normal, ourselves};
+use crate::manager::{ObjectManager, OpenError, ourselves};
+use crate::places::normal;
 use crate::records::{Record, RecordWrite};
 use crate::schema;
 use crate::space::{Keeper, Space, full, prefix, references};

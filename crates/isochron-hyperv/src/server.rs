@@ -21,6 +21,7 @@ use crate::lookup::Provider;
 use crate::methods;
 use crate::object::Object;
 use crate::schema::{Schema, Space};
+use crate::traversal::Link;
 
 /// Reads the text of an embedded instance. How that text looks is the protocol's
 /// business, which is not known here.
@@ -76,6 +77,15 @@ impl HypervServer {
                 async move { provider.render(&space, &object).await }
             })
             .buffered(RENDERED_AT_ONCE)
+            .boxed()
+    }
+
+    /// Associations, described as they are taken.
+    fn describe_links(&self, space: &Space, links: Vec<Link>) -> InstanceStream {
+        let (provider, space) = (self.provider.clone(), space.clone());
+        let links = stream::iter(links);
+        links
+            .map(move |link| provider.render_link(&space, &link))
             .boxed()
     }
 
@@ -219,13 +229,11 @@ impl CimServer for HypervServer {
         let mut classes = vec![&top.name];
         classes.extend(space.repository.subclasses(name, true));
         if top.is_association() {
-            let mut instances = Vec::new();
+            let mut links = Vec::new();
             for class in classes {
-                for link in self.provider.all_links(space, class.as_str()).await? {
-                    instances.push(self.provider.render_link(space, &link));
-                }
+                links.extend(self.provider.all_links(space, class.as_str()).await?);
             }
-            return Ok(stream::iter(instances).boxed());
+            return Ok(self.describe_links(space, links));
         }
         let mut objects = Vec::new();
         for class in classes {
@@ -263,11 +271,8 @@ impl CimServer for HypervServer {
             return Ok(stream::empty().boxed());
         };
         let links = self.provider.links(space, &source, filter).await?;
-        let instances: Vec<_> = links
-            .iter()
-            .map(|(link, _)| self.provider.render_link(space, link))
-            .collect();
-        Ok(stream::iter(instances).boxed())
+        let links = links.into_iter().map(|(link, _)| link).collect();
+        Ok(self.describe_links(space, links))
     }
 
     async fn invoke_method(
