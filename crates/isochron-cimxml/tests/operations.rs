@@ -15,8 +15,16 @@ use isochron_cimxml::decode::{Call, Limits, request};
 use isochron_cimxml::operations::{Answer, Item, Operations};
 
 async fn call(namespace: &str, method: &str, parameters: &str) -> Result<Answer, Status> {
-    let server = Arc::new(TestServer::new());
-    let operations = Operations::new(server, EnumerationLimits::default());
+    let operations = Operations::new(Arc::new(TestServer::new()), EnumerationLimits::default());
+    call_on(&operations, namespace, method, parameters).await
+}
+
+async fn call_on(
+    operations: &Operations,
+    namespace: &str,
+    method: &str,
+    parameters: &str,
+) -> Result<Answer, Status> {
     let body = wrap(namespace, method, parameters);
     let request = request(body.as_bytes(), Limits::default()).expect("a request");
     let Call::Intrinsic {
@@ -40,12 +48,6 @@ async fn refusals_have_the_status_of_dsp0200() {
     let table = [
         // What this server does not have comes before everything else.
         ("nowhere", "Nonsense", String::new(), Status::NotSupported),
-        (
-            "nowhere",
-            "GetProperty",
-            String::new(),
-            Status::NotSupported,
-        ),
         (
             NAMESPACE,
             "EnumerationCount",
@@ -137,6 +139,63 @@ async fn refusals_have_the_status_of_dsp0200() {
         panic!("{items:?}")
     };
     assert_eq!(class.properties.len(), 10);
+}
+
+fn items(answer: Result<Answer, Status>) -> Result<Vec<Item>, Status> {
+    match answer? {
+        Answer::Items(items) => Ok(items),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_property_is_read_and_set() {
+    let argument =
+        |name: &str, xml: &str| format!("<IPARAMVALUE NAME=\"{name}\">{xml}</IPARAMVALUE>");
+    let one = r#"<INSTANCENAME CLASSNAME="T_Thing"><KEYBINDING NAME="Name"><KEYVALUE>one</KEYVALUE></KEYBINDING></INSTANCENAME>"#;
+    let of_one = |property: &str, value: &str| {
+        argument("InstanceName", one)
+            + &argument("PropertyName", &format!("<VALUE>{property}</VALUE>"))
+            + value
+    };
+    let operations = Operations::new(Arc::new(TestServer::new()), EnumerationLimits::default());
+    let get = async |property: &str| {
+        let got = call_on(&operations, NAMESPACE, "GetProperty", &of_one(property, "")).await;
+        items(got).map(|items| match items.as_slice() {
+            [Item::Value(typed)] => typed.value.clone(),
+            [] => None,
+            other => panic!("{other:?}"),
+        })
+    };
+    let set = async |property: &str, value: &str| {
+        let parameters = of_one(property, &argument("NewValue", value));
+        let set = call_on(&operations, NAMESPACE, "SetProperty", &parameters).await;
+        set.map(|answer| assert!(matches!(answer, Answer::Nothing)))
+    };
+    assert_eq!(get("size").await, Ok(Some(Value::Uint64(u64::MAX))));
+    assert_eq!(get("Nothing").await, Err(Status::NoSuchProperty));
+    assert_eq!(
+        set("Size", "<VALUE>sixteen</VALUE>").await,
+        Err(Status::TypeMismatch)
+    );
+    assert_eq!(set("Size", "<VALUE>0x10</VALUE>").await, Ok(()));
+    assert_eq!(get("Size").await, Ok(Some(Value::Uint64(16))));
+    let array = "<VALUE.ARRAY><VALUE>a</VALUE><VALUE.NULL/></VALUE.ARRAY>";
+    assert_eq!(set("Tags", array).await, Ok(()));
+    let tags = Value::Array(vec![Some("a".into()), None]);
+    assert_eq!(get("Tags").await, Ok(Some(tags)));
+    assert_eq!(set("On", "").await, Ok(()));
+    assert_eq!(get("On").await, Ok(None));
+    for (property, value) in [
+        ("Tags", "<VALUE>a</VALUE>"),
+        ("Size", array),
+        ("Size", one),
+        ("On", "<VALUE>maybe</VALUE>"),
+    ] {
+        let set = set(property, value).await;
+        assert_eq!(set, Err(Status::TypeMismatch), "{property} {value}");
+    }
+    assert_eq!(set("None", "").await, Err(Status::NoSuchProperty));
 }
 
 async fn add(parameters: Vec<(Name, TypedValue)>) -> Result<Outcome, Status> {

@@ -4,7 +4,9 @@
 use isochron_cim::{CimError, Class, Instance, ObjectPath, Outcome};
 
 use super::object::returnvalue;
-use super::object::{classname, classpath, instance, instancename, instancepath, paramvalue};
+use super::object::{
+    classname, classpath, instance, instancename, instancepath, paramvalue, value,
+};
 use super::{attribute, class, qualifier_declaration};
 use crate::operations::Item;
 
@@ -173,6 +175,11 @@ pub fn item(out: &mut String, item: &Item, origin: Origin<'_>) {
             out.push_str("</OBJECTPATH>");
         }
         Item::Qualifier(item) => qualifier_declaration(out, item),
+        Item::Value(typed) => {
+            if let Some(content) = &typed.value {
+                value(out, &typed.ty, content);
+            }
+        }
     }
 }
 

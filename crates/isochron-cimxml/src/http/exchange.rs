@@ -260,6 +260,7 @@ fn options() -> Response<Body> {
             "basic-read, basic-write, instance-manipulation, schema-manipulation, \
              association-traversal, query-execution, qualifier-declaration",
         ),
+        ("77-cimsupportedquerylanguages", "WQL, DMTF:CQL"),
         ("77-cimvalidation", "loosely-validating"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

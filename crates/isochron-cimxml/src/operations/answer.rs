@@ -3,7 +3,9 @@
 use std::fmt;
 
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use isochron_cim::{CimError, Class, Instance, InstanceStream, Name, ObjectPath, QualifierDecl};
+use isochron_cim::{
+    CimError, Class, Instance, InstanceStream, Name, ObjectPath, QualifierDecl, TypedValue,
+};
 
 use crate::encode::EnumerationState;
 
@@ -45,6 +47,8 @@ pub enum Item {
     ObjectPath(ObjectPath),
     /// QUALIFIER.DECLARATION.
     Qualifier(QualifierDecl),
+    /// VALUE, VALUE.ARRAY or VALUE.REFERENCE; null is none of them.
+    Value(TypedValue),
 }
 
 /// Elements as they are found.

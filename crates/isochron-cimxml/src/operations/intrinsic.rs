@@ -6,7 +6,7 @@
 use futures::future::BoxFuture;
 use isochron_cim::CimError;
 
-use super::{Answer, Operation, associations, classes, instances, pulled};
+use super::{Answer, Operation, associations, classes, instances, properties, pulled};
 
 type Run = fn(&Operation) -> BoxFuture<'_, Result<Answer, CimError>>;
 
@@ -67,8 +67,8 @@ static INTRINSIC: &[Intrinsic] = intrinsic! {
     "ModifyInstance"("ModifiedInstance IncludeQualifiers PropertyList")
         => instances::modify_instance;
     "DeleteInstance"("InstanceName") => instances::delete_instance;
-    "GetProperty"();
-    "SetProperty"();
+    "GetProperty"("InstanceName PropertyName") => properties::get_property;
+    "SetProperty"("InstanceName PropertyName NewValue") => properties::set_property;
 
     "Associators"("ObjectName AssocClass ResultClass Role ResultRole IncludeQualifiers
         IncludeClassOrigin PropertyList") => associations::associators;

@@ -8,6 +8,7 @@ mod classes;
 mod instances;
 mod intrinsic;
 mod methods;
+mod properties;
 mod pulled;
 
 use std::sync::Arc;
