@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures::stream::TryStreamExt;
 use uuid::Uuid;
 
-use crate::{CimError, Instance, InstanceStream, Name, RequestContext, Status};
+use crate::{CimError, Instance, InstanceStream, Name, RequestContext, Status, Value};
 
 /// How many enumerations may be open, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,9 @@ pub struct EnumerationLimits {
     pub by_caller: usize,
     /// Instances in one page, whatever is asked for.
     pub page: usize,
+    /// What the texts in a page may come to, in bytes. A page ends with the instance
+    /// that exceeds this.
+    pub page_bytes: usize,
     /// How long a context may be unused where its client does not say.
     pub default_timeout: Duration,
     /// The longest that a client may ask for.
@@ -32,13 +35,14 @@ pub struct EnumerationLimits {
 }
 
 impl Default for EnumerationLimits {
-    /// 256 altogether, 64 by one caller, 10,000 instances in a page, one minute, and
-    /// a quarter of an hour at most.
+    /// 256 altogether, 64 by one caller, 10,000 instances or 16 MiB in a page, one
+    /// minute, and a quarter of an hour at most.
     fn default() -> Self {
         Self {
             open: 256,
             by_caller: 64,
             page: 10_000,
+            page_bytes: 16 << 20,
             default_timeout: Duration::from_secs(60),
             longest_timeout: Duration::from_secs(900),
         }
@@ -154,7 +158,7 @@ impl<K: Clone> Enumerations<K> {
             stream,
             ahead: None,
         });
-        let (instances, more) = rest.read(most.min(self.limits.page)).await?;
+        let (instances, more) = rest.read(most, self.limits).await?;
         let context = match more {
             false => None,
             true => {
@@ -198,7 +202,7 @@ impl<K: Clone> Enumerations<K> {
         let Some(rest) = &mut busy.rest else {
             return Err(unknown(context));
         };
-        let (instances, more) = rest.read(most.min(self.limits.page)).await?;
+        let (instances, more) = rest.read(most, self.limits).await?;
         if !busy.put_back(more) {
             return Err(CimError::new(
                 Status::PullHasBeenAbandoned,
@@ -330,23 +334,49 @@ impl<K: Clone> Drop for Taken<'_, K> {
 }
 
 impl Rest {
-    /// As many instances, and whether there are more.
-    async fn read(&mut self, most: usize) -> Result<(Vec<Instance>, bool), CimError> {
+    /// As many instances, as far as one page takes them, and whether there are more.
+    async fn read(
+        &mut self,
+        most: usize,
+        limits: EnumerationLimits,
+    ) -> Result<(Vec<Instance>, bool), CimError> {
         // A page without instances does not touch the source.
+        let most = most.min(limits.page);
         if most == 0 {
             return Ok((Vec::new(), true));
         }
-        let mut instances = Vec::new();
-        instances.extend(self.ahead.take());
-        while instances.len() < most {
-            match self.stream.try_next().await? {
-                Some(instance) => instances.push(instance),
-                None => return Ok((instances, false)),
-            }
+        let (mut instances, mut bytes) = (Vec::new(), 0);
+        while instances.len() < most && bytes <= limits.page_bytes {
+            let next = match self.ahead.take() {
+                Some(ahead) => Some(ahead),
+                None => self.stream.try_next().await?,
+            };
+            let Some(instance) = next else {
+                return Ok((instances, false));
+            };
+            bytes += text_bytes(&instance);
+            instances.push(instance);
         }
         self.ahead = self.stream.try_next().await?;
         Ok((instances, self.ahead.is_some()))
     }
+}
+
+/// The bytes of the texts in an instance: what makes one large.
+fn text_bytes(instance: &Instance) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().flatten().map(of).sum(),
+            Value::Instance(instance) => text_bytes(instance),
+            _ => 0,
+        }
+    }
+    let values = instance.properties.values();
+    values
+        .filter_map(|property| property.value.value.as_ref())
+        .map(of)
+        .sum()
 }
 
 fn find<'a, K>(

@@ -76,6 +76,33 @@ fn pages_follow_one_another_to_the_end() {
 }
 
 #[test]
+fn a_page_of_large_instances_is_shorter() {
+    let all = Enumerations::new(EnumerationLimits {
+        page_bytes: 1000,
+        ..EnumerationLimits::default()
+    });
+    let large = stream::iter(0..9).map(|number| {
+        let mut inner = Instance::new("C");
+        inner.set("Texts", vec!["x".repeat(300), "y".repeat(100)]);
+        let mut instance = Instance::new("C");
+        instance.set("Number", number as u32).set("Inner", inner);
+        Ok(instance)
+    });
+    let cx = cx("ada", "root/x");
+    block_on(async {
+        let page = all.open(&cx, large.boxed(), 1, MINUTE, 2).await.unwrap();
+        let mut sizes = vec![page.instances.len()];
+        let mut next = page.context;
+        while let Some(context) = next {
+            let page = all.pull(&cx, &context, |_| true, 100).await.unwrap();
+            sizes.push(page.instances.len());
+            next = page.context;
+        }
+        assert_eq!(sizes, [2, 3, 3, 1]);
+    });
+}
+
+#[test]
 fn a_context_is_its_openers_alone() {
     let all = small();
     let ada = cx("ada", "root/x");
