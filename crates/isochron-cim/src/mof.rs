@@ -2,7 +2,7 @@
 //!
 //! [`parse`] reads qualifier types, classes and instances, one after another and
 //! with their places; [`crate::Repository`] fits them together. [`write_class`]
-//! and [`write_qualifier`] write MOF again. An error says where and what was
+//! and [`write_qualifier`] write MOF again, [`write_schema`] all of it. An error says where and what was
 //! expected. Nothing here reads files: `#pragma include` asks the caller.
 //!
 //! Limits: [`MAX_BYTES`] of text, includes included, and [`MAX_INCLUDES`] levels
@@ -11,6 +11,7 @@
 mod lexer;
 mod literal;
 mod parser;
+mod schema;
 mod writer;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::{Class, Name};
 
 pub use literal::Literal;
 pub use parser::{Include, parse};
+pub use schema::write_schema;
 pub use writer::{write_class, write_qualifier};
 
 /// The most text that one [`parse`] reads, in bytes.

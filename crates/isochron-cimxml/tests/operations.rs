@@ -44,6 +44,7 @@ async fn refusals_have_the_status_of_dsp0200() {
     let argument =
         |name: &str, xml: &str| format!("<IPARAMVALUE NAME=\"{name}\">{xml}</IPARAMVALUE>");
     let class = argument("ClassName", "<CLASSNAME NAME=\"T_Thing\"/>");
+    let nobody = argument("ClassName", "<CLASSNAME NAME=\"T_Nobody\"/>");
     let with = |more: String| format!("{class}{more}");
     let table = [
         // What this server does not have comes before everything else.
@@ -90,6 +91,19 @@ async fn refusals_have_the_status_of_dsp0200() {
             "GetClass",
             with(class.clone()),
             Status::InvalidParameter,
+        ),
+        // A class that is not there has an error of its own, whatever is asked of it.
+        (
+            NAMESPACE,
+            "EnumerateInstances",
+            nobody.clone(),
+            Status::InvalidClass,
+        ),
+        (
+            NAMESPACE,
+            "EnumerateInstances",
+            nobody + &argument("DeepInheritance", "<VALUE>false</VALUE>"),
+            Status::InvalidClass,
         ),
         (
             NAMESPACE,

@@ -23,4 +23,5 @@ mod settings;
 mod traversal;
 
 pub use codes::{ManagementReturn, ServiceReturn, StateChangeReturn};
+pub use schema::mof;
 pub use server::{Decode, HypervServer};

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use isochron_cim::mof::write_schema;
 use isochron_cim::{Repository, SchemaError};
 
 /// The namespace of discovery.
@@ -49,6 +50,36 @@ const INTEROP_MOF: &[(&str, &str)] = mof![
     "interop.mof",
     "interop_indications.mof",
 ];
+
+/// The classes of a namespace and its qualifier types as MOF text, in an order in which
+/// any compiler of MOF takes it; `None` if there is no such namespace.
+///
+/// # Errors
+/// When the schema that is compiled in does not fit together.
+pub fn mof(namespace: &str) -> Result<Option<String>, SchemaError> {
+    let files = match spelled(namespace) {
+        None => return Ok(None),
+        Some(INTEROP) => INTEROP_MOF,
+        Some(_) => VIRTUALIZATION_MOF,
+    };
+    Ok(Some(write_schema(&Repository::from_mof(files)?)))
+}
+
+/// The namespace's name as paths give it, of any spelling: in any case, with slashes
+/// or backslashes, and of two names that one has, either.
+fn spelled(name: &str) -> Option<&'static str> {
+    let name = name.replace('\\', "/");
+    let name = name.trim_matches('/');
+    let known = [CLUSTER, VIRTUALIZATION, INTEROP, ROOT_INTEROP];
+    let known = known
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(name))?;
+    Some(if known == ROOT_INTEROP {
+        INTEROP
+    } else {
+        known
+    })
+}
 
 /// A namespace.
 #[derive(Clone)]
@@ -99,16 +130,8 @@ impl Schema {
 
     /// The namespace of this name, in any case, with slashes or backslashes.
     pub(crate) fn find(&self, name: &str) -> Option<&Space> {
-        let name = name.replace('\\', "/");
-        let name = name.trim_matches('/');
-        let name = if name.eq_ignore_ascii_case(ROOT_INTEROP) {
-            INTEROP
-        } else {
-            name
-        };
-        self.spaces
-            .iter()
-            .find(|space| space.name.eq_ignore_ascii_case(name))
+        let name = spelled(name)?;
+        self.spaces.iter().find(|space| space.name == name)
     }
 }
 

@@ -103,6 +103,14 @@ pub enum Command {
     /// Measure and judge
     #[command(subcommand)]
     Bench(crate::bench::Bench),
+    /// Print the classes that CIM clients find, as MOF
+    #[command(after_help = "Example:\n  isochron schema > classes.mof\n  \
+        isochron schema interop")]
+    Schema {
+        /// A namespace: root/HyperVCluster/v2, root/virtualization/v2 or interop
+        #[arg(default_value = "root/HyperVCluster/v2")]
+        namespace: String,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  isochron completion bash > \
         ~/.local/share/bash-completion/completions/isochron")]

@@ -46,6 +46,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(options) => demo::run(&options),
         Command::Bench(bench) => bench::run(&bench, cli.global.json),
         Command::Completion { shell } => cli::generate::completion(shell),
+        Command::Schema { namespace } => cli::generate::schema(&namespace),
         Command::Man { directory } => cli::generate::man(&directory),
         Command::Vm(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
         Command::Collection(verb) => {

@@ -75,12 +75,14 @@ pub(super) async fn of_class(
     condition: Option<Condition>,
 ) -> Result<InstanceStream, CimError> {
     let class = op.required_name("ClassName")?;
-    let known = match op.flag("DeepInheritance", true)? {
+    let deep = op.flag("DeepInheritance", true)?;
+    // Before the class is asked for: one that is not there has another error then.
+    let found = op.server.enumerate_instances(&op.cx, &class).await?;
+    let found = op.filtered(found, condition).await?;
+    let known = match deep {
         true => None,
         false => Some(op.server.get_class(&op.cx, &class).await?.properties),
     };
-    let found = op.server.enumerate_instances(&op.cx, &class).await?;
-    let found = op.filtered(found, condition).await?;
     let Some(known) = known else {
         return Ok(with_paths(found));
     };
