@@ -1,9 +1,14 @@
-//! The engine's three ports: [`Hypervisor`] (what runs machines and writes their
-//! layers), [`Store`] (what remembers) and [`Clock`].
+//! The engine's ports: [`Hypervisor`] (what runs machines and writes their layers),
+//! [`Store`] (what remembers), [`Archive`] (where exports are written) and [`Clock`].
 
+mod archive;
 mod hypervisor;
 mod store;
 
+pub use archive::{
+    Archive, ArchiveError, Content, Copied, Described, Export, Exported, Go, Instant, Order,
+    OrderDisk, OrderMember,
+};
 pub use hypervisor::{
     Guard, Guarded, Hypervisor, HypervisorError, LayerFile, LiveDisk, LiveMachine, Overlay,
     SaveMode, Stamp, Start, Swap,

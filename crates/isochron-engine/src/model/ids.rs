@@ -61,6 +61,18 @@ id!(
     MemberSnapshotId
 );
 id!(
+    /// A reference point of a collection.
+    ReferencePointId
+);
+id!(
+    /// One member's part of a reference point.
+    MemberPointId
+);
+id!(
+    /// An export.
+    ExportId
+);
+id!(
     /// A layer of a disk.
     LayerId
 );
