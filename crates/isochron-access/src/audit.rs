@@ -35,6 +35,10 @@ use crate::users::Kept;
 const REFUSALS: u32 = 100;
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// How many bytes a line has of an object and of an error: clients choose the names
+/// that are in them.
+const TEXT_MAX: usize = 1000;
+
 /// How many lines may wait for the disk.
 const WAITING: usize = 10_000;
 
@@ -125,13 +129,13 @@ impl AuditLog {
             face: caller.face,
             address: caller.address.as_deref(),
             operation,
-            object: Some(object),
+            object: Some(cut(object)),
             result: match &wrong {
                 None => "done",
                 Some(Wrong { denied: true, .. }) => "denied",
                 Some(_) => "failed",
             },
-            error: wrong.map(|wrong| wrong.message),
+            error: wrong.map(|wrong| cut(wrong.message)),
             omitted: 0,
         });
     }
@@ -185,6 +189,13 @@ impl AuditLog {
             );
         }
     }
+}
+
+/// As much of a text as a line has.
+fn cut(text: &str) -> &str {
+    let last = text.len().min(TEXT_MAX);
+    let end = (0..=last).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
 }
 
 fn login<'a>(face: &'a str, address: Option<&'a str>) -> Line<'a> {
@@ -267,4 +278,17 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_choose_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        let long = "é".repeat(TEXT_MAX);
+        assert_eq!(cut(&long).len(), TEXT_MAX);
+        assert_eq!(cut(&format!("a{long}")).len(), TEXT_MAX - 1);
+    }
 }

@@ -13,6 +13,7 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -179,6 +180,8 @@ operations! {
     CancelJob = "cancel-job", Operator;
     /// A call that was refused, kept as a job that says why.
     RecordRefusal = "record-refusal", Operator;
+    /// A call that its face refused, so that no other operation began.
+    CallMethod = "call-method", Operator;
     /// A machine's start.
     StartMachine = "start-machine", Operator;
     /// A guest's shutdown.
@@ -251,6 +254,8 @@ pub trait Audit: Send + Sync + 'static {
 pub(crate) struct Acting {
     caller: Arc<Caller>,
     audit: Option<Arc<dyn Audit>>,
+    /// Whether the audit was told of anything that this caller did.
+    told: Arc<AtomicBool>,
 }
 
 impl Acting {
@@ -258,6 +263,7 @@ impl Acting {
         Self {
             caller: Arc::new(Caller::daemon()),
             audit: None,
+            told: Arc::default(),
         }
     }
 }
@@ -271,6 +277,7 @@ impl Engine {
             acting: Acting {
                 caller: Arc::new(caller),
                 audit: self.acting.audit.clone(),
+                told: Arc::default(),
             },
         }
     }
@@ -284,6 +291,7 @@ impl Engine {
             acting: Acting {
                 caller: Arc::clone(&self.acting.caller),
                 audit: Some(audit),
+                told: Arc::default(),
             },
         }
     }
@@ -309,15 +317,30 @@ impl Engine {
             Ok(()) => work.await,
             Err(denied) => Err(denied),
         };
-        if let Some(audit) = &self.acting.audit {
-            audit.record(Act {
-                caller,
-                operation,
-                target: &target.to_string(),
-                error: result.as_ref().err(),
-            });
-        }
+        self.tell(operation, &target.to_string(), result.as_ref().err());
         result
+    }
+
+    /// Tells the audit of a call that a face refused, such as one with parameters that
+    /// make no sense. Where the caller was taken for this call alone and this engine
+    /// has told of it already, nothing is told twice.
+    pub fn tell_refused(&self, target: impl Display, error: &EngineError) {
+        if !self.acting.told.load(Ordering::Relaxed) {
+            self.tell(Operation::CallMethod, &target.to_string(), Some(error));
+        }
+    }
+
+    fn tell(&self, operation: Operation, target: &str, error: Option<&EngineError>) {
+        let Some(audit) = &self.acting.audit else {
+            return;
+        };
+        self.acting.told.store(true, Ordering::Relaxed);
+        audit.record(Act {
+            caller: self.caller(),
+            operation,
+            target,
+            error,
+        });
     }
 
     /// A machine as an act's target: with its name, where it has a record.

@@ -3,7 +3,8 @@
 //!
 //! A call that is a valid CIM call never ends in a CIM error: what is wrong with
 //! it is a return code and, where there is a job to say it, the message of a job
-//! that failed before it began.
+//! that failed before it began. Either way the audit is told of it, once, by
+//! [`Attempt::tell`], where the engine has not told of it.
 
 mod job;
 mod machine;
@@ -13,7 +14,7 @@ mod management;
 mod reference_points;
 mod snapshots;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use isochron_cim::{
@@ -37,13 +38,69 @@ struct Call<'a> {
     owner: Option<String>,
     /// The engine, acting for who calls.
     engine: Engine,
+    attempt: &'a Attempt,
+}
+
+/// Methods that change nothing, so that nobody needs to know who tried them.
+const TELLING: [&str; 5] = [
+    "FormatError",
+    "GetError",
+    "GetErrorEx",
+    "GetSizeOfSystemFiles",
+    "GetSummaryInformation",
+];
+
+/// A call as an act of somebody.
+pub(crate) struct Attempt {
+    /// The engine, acting for who calls, in this call alone.
+    engine: Engine,
+    /// Why it is refused, where a code says so.
+    refusal: OnceLock<EngineError>,
+}
+
+impl Attempt {
+    /// An attempt of who asks.
+    pub(crate) fn new(provider: &Provider, cx: &RequestContext) -> Self {
+        Self {
+            engine: provider.on_behalf_of(&cx.principal),
+            refusal: OnceLock::new(),
+        }
+    }
+
+    /// Tells the audit if the call was refused and the engine did not tell.
+    pub(crate) fn tell(&self, class: &Name, method: &Name, result: &Result<Outcome, CimError>) {
+        if TELLING.iter().any(|telling| method.is(telling)) {
+            return;
+        }
+        let target = format!("{class}.{method}");
+        match result {
+            Err(error) => {
+                let kind = match error.status {
+                    Status::AccessDenied => ErrorKind::AccessDenied,
+                    _ => ErrorKind::Failed,
+                };
+                let error = EngineError::new(kind, &error.message);
+                self.engine.tell_refused(target, &error);
+            }
+            Ok(outcome) => match outcome.return_value.value {
+                Some(Value::Uint32(0 | 4096)) => {}
+                Some(Value::Uint32(code)) => {
+                    let coded =
+                        || EngineError::new(ErrorKind::Failed, format!("it returned {code}"));
+                    let error = self.refusal.get_or_init(coded);
+                    self.engine.tell_refused(target, error);
+                }
+                _ => {}
+            },
+        }
+    }
 }
 
 /// Calls a method that the object's class has.
 pub(crate) async fn invoke(
     provider: &Provider,
     space: &Space,
-    cx: &RequestContext,
+    attempt: &Attempt,
     object: &Object,
     name: &Name,
     parameters: IndexMap<Name, TypedValue>,
@@ -58,14 +115,15 @@ pub(crate) async fn invoke(
     let Some((name, method)) = class.and_then(|class| class.methods.get_key_value(name)) else {
         return Err(not_available());
     };
-    let owner = cx.principal.name.clone();
+    let engine = attempt.engine.clone();
     let call = Call {
         provider,
         space,
         method,
         parameters,
-        owner,
-        engine: provider.on_behalf_of(&cx.principal),
+        owner: engine.caller().name.clone(),
+        engine,
+        attempt,
     };
     let outcome = match (object, name.as_str()) {
         (Object::Service(_), "StartService" | "StopService" | "RequestStateChange") => {
@@ -159,6 +217,11 @@ impl Call<'_> {
         }
     }
 
+    /// Remembers why it is refused, for the audit: a code alone says little.
+    fn because(&self, error: &EngineError) {
+        let _ = self.attempt.refusal.set(error.clone());
+    }
+
     /// A reference in the namespace of the call.
     fn path(&self, path: ObjectPath) -> Value {
         Value::from(path.in_namespace(self.space.name))
@@ -182,6 +245,7 @@ impl Call<'_> {
         error: &EngineError,
         code: impl Into<u32>,
     ) -> Result<Outcome, CimError> {
+        self.because(error);
         if error.kind == ErrorKind::AccessDenied {
             return Ok(self.reply(code, []));
         }

@@ -11,14 +11,14 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use isochron_cim::{
     AssociationFilter, ChangeStream, CimError, CimServer, CimType, Class, ClassQuery, Instance,
-    InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl,
+    InstanceStream, Invocation, Method, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl,
     RequestContext, SchemaError, Status, TypedValue, Value,
 };
 use isochron_engine::{Caller, Engine};
 
 use crate::changes;
 use crate::lookup::Provider;
-use crate::methods;
+use crate::methods::{self, Attempt};
 use crate::object::Object;
 use crate::schema::{Schema, Space};
 use crate::traversal::Link;
@@ -102,6 +102,46 @@ impl HypervServer {
             Some(object) => Ok(Some(object)),
             None => Err(no_instance(&path)),
         }
+    }
+
+    /// Calls a method of an instance of a class.
+    async fn carry_out(
+        &self,
+        space: &Space,
+        class: &Class,
+        method: &Method,
+        call: Invocation,
+        attempt: &Attempt,
+    ) -> Result<Outcome, CimError> {
+        let MethodTarget::Instance(path) = &call.target else {
+            return Err(CimError::invalid_parameter(format!(
+                "{} is called on an instance of {}, not on the class",
+                call.method, class.name
+            )));
+        };
+        let path = own_path(space, path)?;
+        let object = self.provider.find(space, &path).await?;
+        let object = object.ok_or_else(|| no_instance(&path))?;
+        // Untyped clients write a reference that they leave out as empty text.
+        let left_out = |name: &Name, given: &TypedValue| {
+            let declared = method.parameters.get(name).map(|parameter| &parameter.ty);
+            let text = given.value.as_ref().and_then(Value::as_str);
+            matches!(declared, Some(CimType::Reference(_))) && text.is_some_and(str::is_empty)
+        };
+        let mut given = call.parameters;
+        given.retain(|name, value| !left_out(name, value));
+        let parameters = space
+            .repository
+            .check_parameters(&class.name, &call.method, given)?;
+        methods::invoke(
+            &self.provider,
+            space,
+            attempt,
+            &object,
+            &call.method,
+            parameters,
+        )
+        .await
     }
 }
 
@@ -292,26 +332,10 @@ impl CimServer for HypervServer {
                 format!("{} has no method {}", class.name, call.method),
             )
         })?;
-        let MethodTarget::Instance(path) = &call.target else {
-            return Err(CimError::invalid_parameter(format!(
-                "{} is called on an instance of {}, not on the class",
-                call.method, class.name
-            )));
-        };
-        let path = own_path(space, path)?;
-        let object = self.provider.find(space, &path).await?;
-        let object = object.ok_or_else(|| no_instance(&path))?;
-        // Untyped clients write a reference that they leave out as empty text.
-        let left_out = |name: &Name, given: &TypedValue| {
-            let declared = method.parameters.get(name).map(|parameter| &parameter.ty);
-            let text = given.value.as_ref().and_then(Value::as_str);
-            matches!(declared, Some(CimType::Reference(_))) && text.is_some_and(str::is_empty)
-        };
-        let mut given = call.parameters;
-        given.retain(|name, value| !left_out(name, value));
-        let parameters = space
-            .repository
-            .check_parameters(&class.name, &call.method, given)?;
-        methods::invoke(&self.provider, space, cx, &object, &call.method, parameters).await
+        let attempt = Attempt::new(&self.provider, cx);
+        let name = call.method.clone();
+        let outcome = self.carry_out(space, class, method, call, &attempt).await;
+        attempt.tell(&class.name, &name, &outcome);
+        outcome
     }
 }

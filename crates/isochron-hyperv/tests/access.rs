@@ -3,7 +3,10 @@
 
 mod world;
 
+use std::sync::{Arc, Mutex};
+
 use isochron_cim::{CimError, Principal, Role, Status, Value};
+use isochron_engine::{Act, Audit, ErrorKind};
 use world::{Client, Reply, SNAPSHOTS, Setup, machine_path, number};
 
 const MANAGEMENT: &str = "Msvm_CollectionManagementService";
@@ -99,4 +102,115 @@ async fn each_role_may_what_it_may_in_every_family() {
     assert!(jobs.iter().all(|job| number(job, "JobState") != 4));
     let owners: Vec<_> = jobs.iter().map(|job| world::text(job, "Owner")).collect();
     assert!(owners.iter().any(|owner| owner == "ada"), "{owners:?}");
+}
+
+/// Operation, object, and why it was refused.
+type Told = (String, String, Option<ErrorKind>, String);
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<Told>>);
+
+impl Audit for Heard {
+    fn record(&self, act: Act<'_>) {
+        let error = act.error.map(|error| error.message.clone());
+        self.0.lock().unwrap().push((
+            act.operation.to_string(),
+            act.target.to_owned(),
+            act.error.map(|error| error.kind),
+            error.unwrap_or_default(),
+        ));
+    }
+}
+
+/// Whether a call is refused by us or by the engine, and whatever it is answered, the
+/// audit is told of it, and once.
+#[tokio::test(start_paused = true)]
+async fn every_refused_call_is_told_once() {
+    use Role::{Operator, Reader};
+    let setup = Setup::new().await;
+    let heard = Arc::new(Heard::default());
+    let collection = setup.collection("shop", &["web"]).await;
+    let web = machine_path(setup.engine.find_machine("web").await.unwrap().id);
+    let snapshot = setup.snapshot(&collection, 2).await;
+    let job = setup.client.all("Msvm_ConcreteJob").await[0].path.clone();
+    let job = job.unwrap();
+    let audited = Client::new(setup.engine.audited(heard.clone()), world::CLUSTER);
+    let service = |class: &'static str| {
+        let client = &audited;
+        async move { client.the(class).await }
+    };
+    let snapshots = service(SNAPSHOTS).await;
+    let management = service(MANAGEMENT).await;
+    let single = service("Msvm_VirtualSystemSnapshotService").await;
+    let machines = service("Msvm_VirtualSystemManagementService").await;
+    let nobody = setup.client.the(SNAPSHOTS).await;
+    let mut nobody = nobody;
+    nobody.keys.insert("Name".into(), "another".into());
+
+    let shop = ("Collection", Value::from(collection.clone()));
+    let nowhere = ("Collection", Value::from(snapshot.clone()));
+    let no_type = ("SnapshotType", Value::Uint16(0));
+    let recovery = ("SnapshotType", Value::Uint16(2));
+    let wrong_type = ("SnapshotType", Value::from("many"));
+    let short = ("NewName", Value::from(" "));
+    let state = ("RequestedState", Value::Uint16(5000));
+    let call_method = "call-method";
+    let no_job = "there is no";
+    #[rustfmt::skip]
+    let calls = [
+        (&snapshots, "CreateSnapshot", vec![shop.clone(), no_type], Operator, call_method, "SnapshotType 0"),
+        (&snapshots, "CreateSnapshot", vec![shop.clone(), wrong_type], Operator, call_method, "SnapshotType"),
+        (&snapshots, "CreateSnapshot", vec![nowhere, recovery], Operator, call_method, "not a collection"),
+        (&snapshots, "CreateSnapshot", vec![shop.clone()], Reader, call_method, "operator"),
+        (&snapshots, "ApplySnapshot", vec![], Operator, call_method, "SnapshotCollection is missing"),
+        (&snapshots, "DestroySnapshot", vec![], Operator, call_method, "is missing"),
+        (&snapshots, "StopService", vec![], Operator, call_method, "it returned 1"),
+        (&nobody, "CreateSnapshot", vec![], Operator, call_method, no_job),
+        (&management, "DefineCollection", vec![], Operator, call_method, "Name is missing"),
+        (&management, "RenameCollection", vec![shop.clone(), short], Operator, call_method, "NewName"),
+        (&single, "DestroySnapshotTree", vec![], Operator, call_method, "is missing"),
+        (&machines, "DefineSystem", vec![], Operator, call_method, "DefineSystem"),
+        (&machines, "ModifySystemSettings", vec![], Operator, call_method, "is missing"),
+        (&web, "RequestStateChange", vec![state.clone()], Operator, call_method, "5000"),
+        (&job, "RequestStateChange", vec![state], Operator, call_method, "it returned 5"),
+        // By the engine, which tells of it as what it is.
+        (&management, "DestroyCollection", vec![shop], Operator, "destroy-collection", "administrator"),
+    ];
+    for (target, method, parameters, role, operation, why) in calls {
+        let answer = audited
+            .with(role)
+            .try_call(target, method, &parameters)
+            .await;
+        let refused = !matches!(&answer, Ok(reply) if [0, 4096].contains(&reply.code));
+        assert!(refused, "{method}: {answer:?}");
+        let told = std::mem::take(&mut *heard.0.lock().unwrap());
+        let [(what, of, kind, error)] = &told[..] else {
+            panic!("{method}: {told:?}")
+        };
+        assert_eq!(what, operation, "{method}");
+        assert!(error.contains(why), "{method}: {error}");
+        if operation == call_method {
+            assert_eq!(*of, format!("{}.{method}", target.class));
+        }
+        let denied = role == Reader || operation != call_method;
+        assert_eq!(*kind == Some(ErrorKind::AccessDenied), denied, "{method}");
+    }
+    // What only tells is not told of, nor what there is not.
+    let operator = audited.with(Operator);
+    let bad = [("Errors", Value::Array(vec![Some("?".into())]))];
+    let reading = operator.try_call(&machines, "FormatError", &bad).await;
+    assert_ne!(reading.unwrap().code, 0);
+    let nothing = operator.try_call(&machines, "Nothing", &[]).await;
+    assert_eq!(nothing.unwrap_err().status, Status::MethodNotFound);
+    assert!(heard.0.lock().unwrap().is_empty());
+    // A call that is accepted is told as what it is.
+    let take = [
+        ("Collection", collection.into()),
+        ("SnapshotType", Value::Uint16(2)),
+    ];
+    let reply = operator.try_call(&snapshots, "CreateSnapshot", &take).await;
+    assert_eq!(reply.unwrap().code, 4096);
+    let told = std::mem::take(&mut *heard.0.lock().unwrap());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&*told[0].0, told[0].2), ("create-snapshot", None));
 }

@@ -200,6 +200,8 @@ fn told(host: &Host) {
     for (user, operation, result, face) in [
         ("reader", "create-snapshot", "denied", "cim-xml"),
         ("reader", "create-collection", "denied", "cim-xml"),
+        ("reader", "call-method", "denied", "cim-xml"),
+        ("operator", "call-method", "failed", "cim-xml"),
         ("reader", "create-instance", "denied", "cim-xml"),
         ("operator", "create-snapshot", "done", "cim-xml"),
         ("operator", "destroy-snapshot", "done", "cim-xml"),

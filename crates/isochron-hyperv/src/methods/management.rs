@@ -54,6 +54,7 @@ pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outco
         Ok(()) => ManagementReturn::Completed,
         Err(Refusal { code, error }) => {
             tracing::info!(method, ?code, %error, "refused");
+            call.because(&error);
             code
         }
     };
