@@ -1,8 +1,8 @@
 #!/bin/sh
-# Prepares target/venv, a Python environment with the CIM client pywbem, from the
-# pinned versions in scripts/requirements.txt, and target/pywbem, its sources with
-# its own tests, which `make test` runs against the daemon. Does nothing when both
-# are up to date.
+# Prepares target/venv, a Python environment with the CIM clients pywbem and
+# pywbemcli, from the pinned versions in scripts/requirements.txt, and target/pywbem,
+# pywbem's sources with its own tests, which `make test` runs against the daemon.
+# Does nothing when both are up to date.
 set -eu
 cd "$(dirname "$0")/.."
 venv=$PWD/target/venv
@@ -11,7 +11,7 @@ done=$venv/requirements.txt
 if cmp -s scripts/requirements.txt "$done" && [ -d "$sources/tests" ]; then
     exit 0
 fi
-echo "venv: installing pywbem into target/venv, and its tests into target/pywbem"
+echo "venv: installing pywbem and pywbemcli into target/venv, and pywbem's tests into target/pywbem"
 rm -rf "$venv" "$sources"
 python3 -m venv "$venv"
 pip() { "$venv/bin/python" -m pip "$@" --quiet --disable-pip-version-check --no-input < /dev/null; }

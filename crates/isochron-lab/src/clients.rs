@@ -25,6 +25,21 @@ pub fn python() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The command line client `pywbemcli` of pywbemtools, beside [`python`].
+///
+/// # Errors
+/// When it is not there.
+pub fn pywbemcli() -> Result<PathBuf> {
+    let path = python()?.with_file_name("pywbemcli");
+    path.exists().then_some(()).with_context(|| {
+        format!(
+            "{} is missing: run `make venv` in the source tree",
+            path.display()
+        )
+    })?;
+    Ok(path)
+}
+
 /// The sources of pywbem, with its own tests of CIM servers in `tests`: in
 /// `target/pywbem`, where `make venv` puts them.
 ///
@@ -59,11 +74,13 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn both_clients_can_be_run() {
+    fn every_client_can_be_run() {
         let import = Command::new(python().unwrap())
             .args(["-c", "import pywbem"])
             .status();
         assert!(import.unwrap().success());
+        let version = Command::new(pywbemcli().unwrap()).arg("--version").output();
+        assert!(version.unwrap().status.success());
         // It has no option that only says its version; --help ends with 1.
         let help = Command::new(wbemcli().unwrap()).arg("--help").output();
         let help = help.unwrap();
