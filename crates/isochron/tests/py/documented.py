@@ -1,0 +1,114 @@
+"""The tables of docs/cim.md against the server, and its discovery as a client of
+profiles does it.
+
+    documented.py URL USER PASSWORD PAGE
+"""
+
+import re
+import sys
+
+import pywbem
+
+HYPERV = ["root/HyperVCluster/v2", "root/virtualization/v2"]
+INTEROP = "interop"
+OF_A_SERVICE = {"SystemCreationClassName", "SystemName", "CreationClassName", "Name"}
+# "Not Supported" of each family.
+REFUSED = {1, 32770}
+
+url, user, password, page = sys.argv[1:]
+conn = pywbem.WBEMConnection(url, (user, password))
+
+
+def tables():
+    """The rows of "## Classes": its section, and its cells by the table's heads."""
+    text = open(page, encoding="utf-8").read()
+    text = text.split("\n## Classes\n")[1].split("\n## ")[0]
+    section, heads = None, None
+    for line in text.splitlines():
+        if line.startswith("### "):
+            section = line[4:]
+        if not line.startswith("|"):
+            heads = None
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if heads is None:
+            heads = cells
+        elif not set(line) <= set("|-"):
+            yield section, dict(zip(heads, cells, strict=True))
+
+
+def words(cell):
+    """What a cell has in code type."""
+    return re.findall("`([^`]*)`", cell)
+
+
+def one(namespace, classname):
+    """Any instance of a class of which a row says that there are some."""
+    if classname == "Msvm_ComputerSystem":
+        found = conn.ExecQuery("WQL", f"SELECT * FROM {classname} WHERE Caption LIKE 'Virtual%'",
+                               namespace)
+        return found[0].path
+    return next(iter(names(namespace, classname)))
+
+
+def names(namespace, classname):
+    found = conn.EnumerateInstanceNames(classname, namespace)
+    return [name for name in found if name.classname == classname]
+
+
+def check(namespace, section, row):
+    [classname] = words(row["class"])
+    cls = conn.GetClass(classname, namespace, LocalOnly=False)
+    there = names(namespace, classname)
+    if "keys" in row:
+        keys = {p.name for p in cls.properties.values() if "key" in p.qualifiers}
+        told = OF_A_SERVICE if row["keys"] == "of a service" else set(words(row["keys"]))
+        assert keys == told, (classname, keys)
+        made = "clients made" in row["instances"] or row["instances"] == "the same"
+        assert bool(there) != (row["instances"] == "none" or made), (classname, there)
+        if row["instances"] == "one":
+            assert len(there) == 1, classname
+    elif "from" in row:
+        ends = {p.name: p for p in cls.properties.values() if p.type == "reference"}
+        assert set(words(row["from"]) + words(row["to"])) == set(ends), (classname, ends)
+        assert there, classname
+    else:
+        assert section == "In parameters only" and not there, (classname, there)
+    if "methods" not in row:
+        return classname
+    served, refused = words(row["methods"]), words(row["refused methods"])
+    # Those of export and reference points have a section of their own.
+    left = set(cls.methods) - {"ExportSnapshot", "ConvertToReferencePoint"}
+    assert set(served) | set(refused) == left, (classname, left)
+    for method in served + refused:
+        # Without parameters: what is served finds them missing.
+        code, _ = conn.InvokeMethod(method, one(namespace, classname))
+        assert (code in REFUSED) == (method in refused), (classname, method, code)
+    return classname
+
+
+rows = list(tables())
+for namespace in HYPERV:
+    told = {check(namespace, section, row) for section, row in rows if "interop" not in section}
+    # Whatever has instances is on the page; profiles are said to be here as well.
+    for classname in conn.EnumerateClassNames(namespace, DeepInheritance=True):
+        if classname not in told | {"CIM_RegisteredProfile"}:
+            assert not names(namespace, classname), classname
+told = {check(INTEROP, section, row) for section, row in rows if "interop" in section}
+for classname in conn.EnumerateClassNames(INTEROP, DeepInheritance=True):
+    assert classname in told or not names(INTEROP, classname), classname
+
+# As profiles are used: found by name, and what follows each by it (DSP1033).
+server = pywbem.WBEMServer(conn)
+assert server.interop_ns == INTEROP
+assert set(server.namespaces) == {INTEROP, *HYPERV}, server.namespaces
+for organization, name, version, central in [
+    ("DMTF", "Profile Registration", "1.0.0", "CIM_ObjectManager"),
+    ("DMTF", "Indications", "1.2.2", "CIM_IndicationService"),
+    ("DMTF", "Indications", "1.1.0", "CIM_IndicationService"),
+]:
+    [profile] = server.get_selected_profiles(organization, name, version)
+    [path] = server.get_central_instances(profile.path)
+    assert path.classname == central, path
+    assert conn.GetInstance(path)["ElementName"]
+print(len(rows))
