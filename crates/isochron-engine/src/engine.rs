@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use time::macros::format_description;
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
 use crate::access::{Acting, Operation};
 use crate::events::Events;
@@ -14,7 +13,7 @@ use crate::gate::{Gate, Pass, Place};
 use crate::jobs::{Jobs, NewJob, Progress, record};
 use crate::model::{
     Affected, Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId,
-    Snapshot, SnapshotId, SnapshotKind,
+    Snapshot, SnapshotId, SnapshotKind, random,
 };
 use crate::records::{Records, collection_key, machine_key, snapshot_key};
 use crate::relations::Of;
@@ -568,7 +567,7 @@ impl Inner {
     pub(crate) fn memory_file(&self, snapshot: SnapshotId, machine: MachineId) -> PathBuf {
         self.memory_root()
             .join(snapshot.to_string())
-            .join(format!("{machine}.{}.memory", Uuid::new_v4().simple()))
+            .join(format!("{machine}.{}.memory", random().simple()))
     }
 
     /// A new file for a member's present memory while a snapshot is applied.
@@ -576,7 +575,7 @@ impl Inner {
         self.config
             .state
             .join("rescue")
-            .join(format!("{}.memory", Uuid::new_v4().simple()))
+            .join(format!("{}.memory", random().simple()))
     }
 
     /// Removes a snapshot's memory directory if it is empty.

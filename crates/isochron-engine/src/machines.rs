@@ -422,6 +422,25 @@ impl Engine {
                 "it is attached: its owner starts it; `vm show` says from which files",
             )));
         }
+        let mut transaction = self.inner.records.begin().await;
+        transaction.starting(id)?;
+        transaction.commit().await?;
+        let run = self.start_process(&machine).await;
+        let mut transaction = self.inner.records.begin().await;
+        transaction.started(id);
+        let recorded = transaction.commit().await;
+        run.map_err(of)?;
+        self.inner.turned(&machine, Power::Running).await;
+        // It runs; a record that is still there finds it running.
+        if let Err(error) = recorded {
+            tracing::warn!(machine = %machine.name, %error, "that it runs is not recorded");
+        }
+        Ok(())
+    }
+
+    /// A machine's process, running; none on error.
+    async fn start_process(&self, machine: &Machine) -> Result<(), EngineError> {
+        let id = machine.id;
         let layers = self.inner.records.layers(id).await?;
         let live = self
             .inner
@@ -437,14 +456,12 @@ impl Engine {
                 machine_type: None,
                 memory: None,
             })
-            .await
-            .map_err(|error| of(error.into()))?;
+            .await?;
         if let Err(error) = resume(live.as_ref(), self.inner.config.deadlines.stop).await {
             // All or nothing, so that it can be tried again.
-            self.inner.hypervisor.kill(&machine).await?;
-            return Err(of(error.into()));
+            self.inner.hypervisor.kill(machine).await?;
+            return Err(error.into());
         }
-        self.inner.turned(&machine, Power::Running).await;
         Ok(())
     }
 

@@ -12,9 +12,10 @@ mod snapshot;
 
 pub use changes::Changes;
 pub use collection::{Collection, CollectionKind};
+pub(crate) use ids::random;
 pub use ids::{
     CollectionId, ExportId, JobId, LayerId, MachineId, MemberPointId, MemberSnapshotId,
-    ReferencePointId, SnapshotId,
+    ReferencePointId, SnapshotId, seed_identifiers,
 };
 pub use job::{Affected, Job, JobError, JobKind, JobState};
 pub use machine::{

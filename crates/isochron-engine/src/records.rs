@@ -10,6 +10,7 @@
 //!   activity/MACHINE      since when it does what it does
 //!   journal/JOB           Journal: an operation under way and how to undo it
 //!   collect/MACHINE       the machine may have layers that nobody needs
+//!   starting/MACHINE      the machine's process may stand, and shall run
 //!   trash/FILE            a file that nobody needs
 //! ```
 //!
@@ -99,6 +100,10 @@ pub(crate) fn activity_key(machine: MachineId) -> String {
 
 fn collect_key(machine: MachineId) -> String {
     format!("collect/{machine}")
+}
+
+fn starting_key(machine: MachineId) -> String {
+    format!("starting/{machine}")
 }
 
 fn trash_key(file: &Path) -> String {
@@ -192,6 +197,11 @@ impl Records {
         self.list_below("collect/").await
     }
 
+    /// Machines that were being started.
+    pub(crate) async fn starting(&self) -> Result<Vec<MachineId>, EngineError> {
+        self.list_below("starting/").await
+    }
+
     /// Files that nobody needs.
     pub(crate) async fn trash(&self) -> Result<Vec<Trash>, EngineError> {
         self.list_below("trash/").await
@@ -270,6 +280,15 @@ impl Transaction<'_> {
 
     pub(crate) fn collected(&mut self, machine: MachineId) {
         self.delete(collect_key(machine));
+    }
+
+    /// Remembers that a machine is being started.
+    pub(crate) fn starting(&mut self, machine: MachineId) -> Result<(), EngineError> {
+        self.put_index(starting_key(machine), &machine)
+    }
+
+    pub(crate) fn started(&mut self, machine: MachineId) {
+        self.delete(starting_key(machine));
     }
 
     /// Remembers that nobody needs a layer's file.

@@ -14,6 +14,7 @@
 //!   save, Ending        forward: its process is ended
 //!   restore, Preparing  the new process is ended; it is still saved
 //!   restore, Resuming   forward: resume it
+//!   start               forward: resume it, if it has a process
 //! ```
 //!
 //! Whether an overlay is active is asked of the process. Where the process is gone
@@ -412,6 +413,11 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
         }))
         .await;
     }
+    for machine in inner.records.starting().await? {
+        if let Err(error) = finish_start(inner, machine).await {
+            tracing::error!(%machine, %error, "it was being started and does not run yet");
+        }
+    }
     let mut unsettled = HashMap::new();
     for journal in journals {
         let places = journal.members.iter().map(|m| m.machine);
@@ -450,6 +456,20 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
     inner.empty_trash().await;
     inner.remove_stray_memory().await;
     Ok(())
+}
+
+/// A machine that was being started when we ended: if it has a process, it runs. What
+/// cannot be done now is tried at the next start.
+async fn finish_start(inner: &Inner, id: MachineId) -> Result<(), EngineError> {
+    if let Some(machine) = inner.records.get::<Machine>(&machine_key(id)).await?
+        && let Some(live) = inner.hypervisor.live(&machine).await?
+        && live.power().await? == Power::Paused
+    {
+        resume(live.as_ref(), inner.config.deadlines.stop).await?;
+    }
+    let mut transaction = inner.records.begin().await;
+    transaction.started(id);
+    transaction.commit().await
 }
 
 /// What became of a job that was under way when we ended.

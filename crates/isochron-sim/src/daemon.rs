@@ -97,7 +97,11 @@ impl Daemon {
         };
         self.alive()?;
         world.plan().calls.push(call.clone());
-        tokio::task::yield_now().await;
+        let latency = world.latency(&call);
+        match latency.is_zero() {
+            true => tokio::task::yield_now().await,
+            false => tokio::time::sleep(latency).await,
+        }
         self.meet(&call).await?;
         world.clock().tick();
         let result = effect(&mut world.state())?;
@@ -128,6 +132,7 @@ impl Daemon {
                 let mut dead = self.0.dead.subscribe();
                 // neither sender can be gone while this runs
                 tokio::select! {
+                    biased; // the same run twice
                     _ = released.changed() => {}
                     _ = dead.wait_for(|dead| *dead) => {}
                 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use isochron_engine::model::{Definition, ImageFormat, MachineId, Power};
 use isochron_engine::ports::{HypervisorError, LiveDisk};
@@ -28,10 +29,15 @@ struct Inner {
     plan: Mutex<Plan>,
     /// Machines whose memory cannot be saved while they run.
     no_background: Mutex<BTreeSet<MachineId>>,
+    /// How long a call takes.
+    latency: Mutex<Option<Latency>>,
     /// Wakes calls that hang.
     released: watch::Sender<()>,
     lives: Mutex<u64>,
 }
+
+/// Says how long a call takes.
+type Latency = Box<dyn FnMut(&Call) -> Duration + Send>;
 
 /// A panic of one test's hook must not hide behind another's lock.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,6 +63,7 @@ impl World {
             state: Mutex::default(),
             plan: Mutex::default(),
             no_background: Mutex::default(),
+            latency: Mutex::default(),
             released: watch::Sender::new(()),
             lives: Mutex::new(0),
         }))
@@ -292,6 +299,17 @@ impl World {
     /// life at one.
     pub fn on_every(&self, when: When, action: impl FnMut(&Daemon, &Call) + Send + 'static) {
         lock(&self.0.plan).on(None, when, action);
+    }
+
+    /// From now on a call takes as long as this says, so that calls under way at
+    /// once have their effects in another order than they began.
+    pub fn set_latency(&self, latency: impl FnMut(&Call) -> Duration + Send + 'static) {
+        *lock(&self.0.latency) = Some(Box::new(latency));
+    }
+
+    pub(crate) fn latency(&self, call: &Call) -> Duration {
+        let mut latency = lock(&self.0.latency);
+        latency.as_mut().map_or(Duration::ZERO, |take| take(call))
     }
 
     /// Calls that hang, or were planned to, go on.

@@ -21,8 +21,8 @@ struct Notes {
     next: u64,
     /// Acknowledged writes that the machine's disks must hold, the oldest first.
     written: BTreeMap<MachineId, Vec<u64>>,
-    /// Of each effect, its cause.
-    causes: BTreeMap<u64, u64>,
+    /// Of each effect, its cause and who wrote that.
+    causes: BTreeMap<u64, (u64, MachineId)>,
 }
 
 impl Guests {
@@ -43,10 +43,15 @@ impl Guests {
 
     /// The first writes and tells the second, which writes then.
     pub fn exchange(&self, world: &World, [first, second]: [MachineId; 2]) {
-        if let Some(cause) = self.write(world, first, &["disk0", "disk1"])
-            && let Some(effect) = self.write(world, second, &["disk0"])
+        self.tell(world, (first, &["disk0", "disk1"]), (second, &["disk0"]));
+    }
+
+    /// The first writes to one of its disks and tells the second, which writes then.
+    pub fn tell(&self, world: &World, first: (MachineId, &[&str]), second: (MachineId, &[&str])) {
+        if let Some(cause) = self.write(world, first.0, first.1)
+            && let Some(effect) = self.write(world, second.0, second.1)
         {
-            self.notes().causes.insert(effect, cause);
+            self.notes().causes.insert(effect, (cause, first.0));
         }
     }
 
@@ -59,21 +64,28 @@ impl Guests {
             .unwrap_or_default()
     }
 
-    /// A machine was returned to where its disks hold this.
+    /// A machine was returned to where its disks hold this. What it wrote besides is
+    /// no cause of anything any more: it never happened.
     pub fn returned(&self, machine: MachineId, holds: Vec<u64>) {
-        self.notes().written.insert(machine, holds);
+        let mut notes = self.notes();
+        notes
+            .causes
+            .retain(|_, (cause, of)| *of != machine || holds.contains(cause));
+        notes.written.insert(machine, holds);
     }
 
-    /// An effect in this content whose cause is not in that one.
+    /// An effect in this content whose cause is not in that one, which is this
+    /// machine's.
     pub fn without_cause(
         &self,
         effects: &BTreeSet<u64>,
+        machine: MachineId,
         causes: &BTreeSet<u64>,
     ) -> Option<(u64, u64)> {
         let notes = self.notes();
         effects.iter().find_map(|effect| {
-            let cause = *notes.causes.get(effect)?;
-            (!causes.contains(&cause)).then_some((cause, *effect))
+            let (cause, of) = *notes.causes.get(effect)?;
+            (of == machine && !causes.contains(&cause)).then_some((cause, *effect))
         })
     }
 }

@@ -195,7 +195,7 @@ impl Scene {
         let [first, second] = self.pair();
         let without = self
             .guests
-            .without_cause(&content[&second], &content[&first]);
+            .without_cause(&content[&second], first, &content[&first]);
         ensure!(
             without.is_none(),
             "an effect without its cause: {without:?}"

@@ -242,3 +242,22 @@ answers! {
         assert_eq!(engine.power(a).await.unwrap(), Power::Running);
     }
 }
+
+/// Found by a random history: its process stood, and nobody resumed it.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_being_started_when_the_daemon_died_runs() {
+    for when in [When::Before, When::After] {
+        let host = Host::new().await;
+        let machine = host.off("a").await;
+        let first = host.daemon.clone();
+        host.world
+            .on(Point::Resume, when, move |_, _| first.crash());
+        assert!(host.engine.start_machine(machine).await.is_err());
+        let engine = host.reopened().await;
+        assert_eq!(engine.power(machine).await.unwrap(), Power::Running);
+        // And one that is paused afterwards stays so.
+        engine.pause_machine(machine).await.unwrap();
+        let engine = host.reopened().await;
+        assert_eq!(engine.power(machine).await.unwrap(), Power::Paused);
+    }
+}
