@@ -153,28 +153,50 @@ async fn synchronize(stream: &mut UnixStream, behind: &[u8]) -> io::Result<Vec<u
     stream.write_all(&sent).await?;
     let mut bytes = Vec::new();
     loop {
-        while let Some(start) = bytes.iter().position(|b| *b == DELIMITER) {
-            bytes.drain(..=start);
-            let Some(end) = bytes.iter().position(|b| *b == b'\n') else {
-                bytes.insert(0, DELIMITER); // not whole yet
-                break;
-            };
-            #[derive(Deserialize)]
-            struct Synchronized {
-                r#return: i64,
-            }
-            let ours = serde_json::from_slice::<Synchronized>(&bytes[..end])
-                .is_ok_and(|answer| answer.r#return == id);
-            if ours {
-                return Ok(bytes.split_off(end + 1));
-            }
+        if let Some(rest) = synchronized(&mut bytes, id) {
+            return Ok(rest);
         }
         read_more(stream, &mut bytes).await?;
     }
 }
 
+/// Takes whole lines until one that follows a delimiter is the answer with our
+/// number; what comes after it.
+pub(crate) fn synchronized(bytes: &mut Vec<u8>, id: i64) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Synchronized {
+        r#return: i64,
+    }
+    let mut start = 0;
+    while let Some(length) = bytes[start..].iter().position(|b| *b == b'\n') {
+        let line = &bytes[start..start + length];
+        start += length + 1;
+        // No text has this byte, so the last one begins the answer.
+        let Some(delimiter) = line.iter().rposition(|b| *b == DELIMITER) else {
+            continue;
+        };
+        let ours = serde_json::from_slice::<Synchronized>(&line[delimiter + 1..])
+            .is_ok_and(|answer| answer.r#return == id);
+        if ours {
+            return Some(bytes.split_off(start));
+        }
+    }
+    bytes.drain(..start);
+    None
+}
+
 /// The agent's next line: what it returned.
 async fn answer(stream: &mut UnixStream, mut bytes: Vec<u8>) -> io::Result<Box<RawValue>> {
+    loop {
+        if let Some(end) = bytes.iter().position(|b| *b == b'\n') {
+            return returned(&bytes[..end]);
+        }
+        read_more(stream, &mut bytes).await?;
+    }
+}
+
+/// What an answer's line says that a command returned.
+pub(crate) fn returned(line: &[u8]) -> io::Result<Box<RawValue>> {
     #[derive(Deserialize)]
     struct Answer {
         r#return: Option<Box<RawValue>>,
@@ -184,21 +206,15 @@ async fn answer(stream: &mut UnixStream, mut bytes: Vec<u8>) -> io::Result<Box<R
     struct Refusal {
         desc: String,
     }
-    loop {
-        if let Some(end) = bytes.iter().position(|b| *b == b'\n') {
-            let not_understood = || io::Error::other("its answer is not understood");
-            let answer: Answer =
-                serde_json::from_slice(&bytes[..end]).map_err(|_| not_understood())?;
-            return match answer.error {
-                Some(refusal) => Err(io::Error::other(refusal.desc)),
-                None => answer.r#return.ok_or_else(not_understood),
-            };
-        }
-        read_more(stream, &mut bytes).await?;
+    let not_understood = || io::Error::other("its answer is not understood");
+    let answer: Answer = serde_json::from_slice(line).map_err(|_| not_understood())?;
+    match answer.error {
+        Some(refusal) => Err(io::Error::other(refusal.desc)),
+        None => answer.r#return.ok_or_else(not_understood),
     }
 }
 
-fn count(answer: &RawValue) -> io::Result<u32> {
+pub(crate) fn count(answer: &RawValue) -> io::Result<u32> {
     serde_json::from_str(answer.get()).map_err(|_| io::Error::other("its answer is no count"))
 }
 
@@ -233,4 +249,58 @@ fn fresh_number() -> i64 {
         .map_or(0, |since| since.as_micros());
     NEXT.fetch_max(i64::try_from(now).unwrap_or(0), Ordering::Relaxed);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(bytes: &[u8]) -> (Option<Vec<u8>>, Vec<u8>) {
+        let mut bytes = bytes.to_vec();
+        let rest = synchronized(&mut bytes, 7);
+        (rest, bytes)
+    }
+
+    #[test]
+    fn what_came_before_our_number_is_thrown_away() {
+        let rest = |bytes: &[u8]| after(bytes).0;
+        assert_eq!(rest(b"\xff{\"return\": 7}\nnext"), Some(b"next".to_vec()));
+        assert_eq!(
+            rest(b"{\"return\": 7}\n\xff{\"return\": 6}\n\xfftorn\xff{\"return\": 7}\n"),
+            Some(Vec::new())
+        );
+        // Without a delimiter it is somebody else's, and half a line is none yet.
+        assert_eq!(rest(b"{\"return\": 7}\n"), None);
+        assert_eq!(
+            after(b"x\n\xff{\"return\": 7"),
+            (None, b"\xff{\"return\": 7".to_vec())
+        );
+    }
+
+    /// The time that this takes rises with the bytes, not with their square.
+    #[test]
+    fn a_guest_that_sends_delimiters_only_is_read_once() {
+        let mut bytes = vec![DELIMITER; MAX_ANSWER - 1];
+        bytes.push(b'\n');
+        assert_eq!(after(&bytes), (None, Vec::new()));
+        assert_eq!(after(&b"\xff\n".repeat(MAX_ANSWER / 2)), (None, Vec::new()));
+    }
+
+    #[test]
+    fn an_answer_is_a_value_or_a_refusal() {
+        let count_of = |line: &[u8]| returned(line).and_then(|answer| count(&answer));
+        assert_eq!(count_of(b"{\"return\": 3}").ok(), Some(3));
+        for (line, error) in [
+            (&b"{\"return\": -3}"[..], "no count"),
+            (
+                b"{\"error\": {\"class\": \"GenericError\", \"desc\": \"no way\"}}",
+                "no way",
+            ),
+            (b"{}", "not understood"),
+            (b"\xff", "not understood"),
+        ] {
+            let told = count_of(line).unwrap_err().to_string();
+            assert!(told.contains(error), "{told}");
+        }
+    }
 }

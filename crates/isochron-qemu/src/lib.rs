@@ -17,6 +17,9 @@ mod args;
 mod config;
 mod drain;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 pub mod guardian;
 mod hypervisor;

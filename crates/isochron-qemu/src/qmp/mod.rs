@@ -15,3 +15,5 @@ pub(crate) use replies::Status;
 pub(crate) use replies::{BlockDevice, Capability, Image, Job, Migration, NamedNode, Parameters};
 pub(crate) use schema::Features;
 pub(crate) use wire::Lines;
+#[cfg(fuzzing)]
+pub(crate) use wire::{Message, parse};
