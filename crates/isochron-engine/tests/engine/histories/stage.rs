@@ -270,6 +270,8 @@ impl Stage {
         self.told.push(format!("asked {acts:?}, blows {blows:?}"));
         let mut round = self.perform(random, acts, blows).await?;
         self.shared.on.store(false, Ordering::Relaxed);
+        // What was planned for a call that was not made is not for the next round.
+        self.world.forgive();
         let struck = std::mem::take(&mut *self.shared.struck.lock().unwrap());
         round.power_lost = struck.iter().any(|blow| matches!(blow, Blow::PowerLoss));
         let ended = struck.iter().filter_map(|blow| match blow {
@@ -352,8 +354,6 @@ impl Stage {
 
     /// A new life of the daemon.
     async fn reopen(&mut self) -> Result<(), String> {
-        // A hang that nobody met waits for nobody.
-        self.world.release();
         self.shared.blows.lock().unwrap().clear();
         for _ in 0..5 {
             let daemon = self.world.daemon();
