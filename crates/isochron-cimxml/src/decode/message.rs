@@ -93,7 +93,9 @@ impl Pull<'_> {
         version(e.required("CIMVERSION")?, "2", DecodeError::CimVersion)?;
         version(e.required("DTDVERSION")?, "2", DecodeError::DtdVersion)?;
         let e = self.expect("CIM", "MESSAGE")?;
-        self.message(&e)
+        let request = self.message(&e)?;
+        self.close("CIM")?;
+        Ok(request)
     }
 
     fn message(&mut self, e: &Element) -> Decoded<Request> {
@@ -108,7 +110,11 @@ impl Pull<'_> {
             "MULTIREQ" | "MULTIEXPREQ" => return Err(DecodeError::MultipleRequests),
             _ => return Err(e.unexpected("a request's MESSAGE")),
         }
+        let message = self.depth() - 1;
         let (method, call) = self.simplereq()?;
+        // Where a value is bad, not all of the call was read.
+        self.leave(message)?;
+        self.close("MESSAGE")?;
         Ok(Request {
             id,
             protocol_version,
@@ -237,10 +243,14 @@ fn or_refused<T>(decoded: Decoded<T>) -> Decoded<Result<T, CimError>> {
     }
 }
 
-/// Checks the major version: minor ones are compatible (DSP0201, "CIM").
+/// Checks that it is numbers with dots between, of which the first is the major version:
+/// minor ones are compatible (DSP0201, "CIM").
 fn version(text: &str, major: &str, error: fn(String) -> DecodeError) -> Decoded<()> {
-    match text.split('.').next() {
-        Some(first) if first == major => Ok(()),
-        _ => Err(error(text.to_owned())),
+    let mut numbers = text.trim().split('.');
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if numbers.next() == Some(major) && numbers.all(number) {
+        Ok(())
+    } else {
+        Err(error(text.to_owned()))
     }
 }

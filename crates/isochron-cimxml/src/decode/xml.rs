@@ -104,6 +104,8 @@ pub(crate) struct Pull<'a> {
     elements_left: usize,
     open: usize,
     root: Root,
+    /// Whether there was a document type declaration.
+    typed: bool,
     /// Whether the document is an embedded one, read with tolerance.
     pub lenient: bool,
 }
@@ -119,7 +121,12 @@ enum Root {
 impl<'a> Pull<'a> {
     /// A reader of a request's bytes.
     pub fn document(bytes: &'a [u8], limits: Limits) -> Decoded<Self> {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        const MARK: &[u8] = b"\xef\xbb\xbf";
+        let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
+        // The reader would pass over another one.
+        if bytes.starts_with(MARK) {
+            return Err(ill_formed("it begins with two byte order marks"));
+        }
         let text = std::str::from_utf8(bytes).map_err(|e| {
             ill_formed(format!(
                 "it is no UTF-8 text (byte {} and on)",
@@ -150,6 +157,7 @@ impl<'a> Pull<'a> {
             elements_left: limits.elements,
             open: 0,
             root: Root::Start,
+            typed: false,
             lenient: false,
         })
     }
@@ -207,10 +215,19 @@ impl<'a> Pull<'a> {
         }
     }
 
+    /// How many elements are open.
+    pub fn depth(&self) -> usize {
+        self.open
+    }
+
     /// Passes over the rest of the element that was read last.
     pub fn skip(&mut self) -> Decoded<()> {
-        let outside = self.open.saturating_sub(1);
-        while self.open > outside {
+        self.leave(self.open.saturating_sub(1))
+    }
+
+    /// Passes over what follows until no more than this many elements are open.
+    pub fn leave(&mut self, depth: usize) -> Decoded<()> {
+        while self.open > depth {
             if let Token::End = self.token()? {
                 return Err(ill_formed("it ends within an element"));
             }
@@ -288,7 +305,11 @@ impl<'a> Pull<'a> {
                     if !first {
                         return Err(ill_formed("the XML declaration is not at the start"));
                     }
-                    declaration.version().map_err(ill_formed)?;
+                    // XML 1.0 §2.8: documents of any 1.x are read as 1.0.
+                    let version = declaration.version().map_err(ill_formed)?;
+                    if !version.starts_with("1.") {
+                        return Err(ill_formed(format!("XML {version:?} is not known")));
+                    }
                     if let Some(encoding) = declaration.encoding() {
                         let encoding = encoding.map_err(ill_formed)?;
                         let known = ["utf-8", "utf8", "us-ascii"];
@@ -302,11 +323,11 @@ impl<'a> Pull<'a> {
                         }
                     }
                 }
-                Event::DocType(_) if self.root == Root::Prolog => {}
+                Event::DocType(_) if self.root == Root::Prolog && !self.typed => {
+                    self.typed = true;
+                }
                 Event::DocType(_) => {
-                    return Err(ill_formed(
-                        "the document type declaration is not at the start",
-                    ));
+                    return Err(ill_formed("a document type declaration has no place there"));
                 }
                 Event::Comment(_) | Event::PI(_) => {}
                 Event::Eof => {
@@ -321,7 +342,29 @@ impl<'a> Pull<'a> {
     }
 }
 
+/// Whether blanks stand between the attributes of a tag, which the reader does not ask
+/// for (XML 1.0 §3.1).
+fn are_apart(attributes: &str) -> bool {
+    let (mut quote, mut ended) = (None, false);
+    for byte in attributes.bytes() {
+        if ended && !byte.is_ascii_whitespace() {
+            return false;
+        }
+        ended = quote == Some(byte);
+        quote = match quote {
+            None if matches!(byte, b'"' | b'\'') => Some(byte),
+            None => None,
+            Some(_) if ended => None,
+            open => open,
+        };
+    }
+    true
+}
+
 fn element(start: &BytesStart<'_>) -> Decoded<Element> {
+    if !are_apart(start.attributes_raw()) {
+        return Err(ill_formed("there is no blank between two attributes"));
+    }
     let mut attributes = Vec::new();
     for attribute in start.attributes() {
         let attribute = attribute.map_err(ill_formed)?;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use isochron_cim::{CimError, Principal};
@@ -67,6 +67,12 @@ impl Service {
         started: Instant,
     ) -> Result<Response<Body>, Refusal> {
         let method = &parts.method;
+        // RFC 9112 §3.2.
+        let hosts = parts.headers.get_all(header::HOST).iter().count();
+        if hosts > 1 || hosts == 0 && parts.version == Version::HTTP_11 {
+            let message = "the header Host is needed, and once";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        }
         if *method == Method::OPTIONS {
             return Ok(options());
         }
@@ -188,8 +194,13 @@ impl Service {
 fn check_content_type(parts: &Parts) -> Result<(), Refusal> {
     let unsupported =
         |message: &str| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    let Some(value) = parts.headers.get(header::CONTENT_TYPE) else {
-        return unsupported("the header Content-Type is missing; it is application/xml");
+    let encoded = parts.headers.get_all(header::CONTENT_ENCODING);
+    if encoded.iter().any(|coding| coding != "identity") {
+        return unsupported("the body is taken as it is, without Content-Encoding");
+    }
+    let mut given = parts.headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return unsupported("the header Content-Type is needed once; it is application/xml");
     };
     let mut fields = value.to_str().unwrap_or_default().split(';').map(str::trim);
     let media_type = fields.next().unwrap_or_default();
@@ -199,22 +210,16 @@ fn check_content_type(parts: &Parts) -> Result<(), Refusal> {
     {
         return unsupported("Content-Type is application/xml or text/xml");
     }
-    let charset = fields.find_map(|field| {
+    let mut charsets = fields.filter_map(|field| {
         let (key, value) = field.split_once('=')?;
-        key.trim()
-            .eq_ignore_ascii_case("charset")
-            .then(|| value.trim().trim_matches('"'))
+        let charset = key.trim().eq_ignore_ascii_case("charset");
+        charset.then(|| value.trim().trim_matches('"'))
     });
-    match charset {
-        None => Ok(()),
-        Some(name)
-            if ["utf-8", "utf8", "us-ascii"]
-                .iter()
-                .any(|k| name.eq_ignore_ascii_case(k)) =>
-        {
-            Ok(())
-        }
-        Some(_) => unsupported("the charset is utf-8"),
+    let known = ["utf-8", "utf8", "us-ascii"];
+    if charsets.all(|name| known.iter().any(|k| name.eq_ignore_ascii_case(k))) {
+        Ok(())
+    } else {
+        unsupported("the charset is utf-8")
     }
 }
 

@@ -59,8 +59,25 @@ impl<'a> Extension<'a> {
             .ok_or_else(|| Refusal::mismatch(format!("{name} is not percent-encoded UTF-8")))
     }
 
+    /// Whether a header is there more than once: which of them counts is not to be
+    /// guessed (§6.3 defines one of each).
+    fn is_ambiguous(&self, name: &str) -> bool {
+        let many = |name: &str| self.headers.get_all(name).iter().nth(1).is_some();
+        let prefixed = self.prefix.as_ref().map(|ns| format!("{ns}-{name}"));
+        many(name) || prefixed.is_some_and(|name| many(&name))
+    }
+
     /// What must hold before the body is worth reading (§6.3.3, §6.3.5, §6.3.9).
     pub fn check_before_body(&self) -> Result<(), Refusal> {
+        let single = [
+            "CIMOperation",
+            "CIMProtocolVersion",
+            "CIMMethod",
+            "CIMObject",
+        ];
+        if let Some(name) = single.into_iter().find(|name| self.is_ambiguous(name)) {
+            return Err(Refusal::mismatch(format!("{name} is given more than once")));
+        }
         match self.decoded("cimoperation")?.as_deref().map(str::trim) {
             Some(operation) if operation.eq_ignore_ascii_case("MethodCall") => {}
             Some(other) => {
