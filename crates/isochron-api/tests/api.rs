@@ -44,9 +44,15 @@ impl Api {
         let world = World::new();
         let daemon = world.daemon();
         let config = isochron_engine::Config::new(directory.path());
-        let engine = Engine::open(daemon.hypervisor(), daemon.store(), world.clock(), config)
-            .await
-            .unwrap();
+        let engine = Engine::open(
+            daemon.hypervisor(),
+            daemon.store(),
+            daemon.archive(),
+            world.clock(),
+            config,
+        )
+        .await
+        .unwrap();
         let audit = Arc::new(AuditLog::open(&directory.path().join("audit.log")).unwrap());
         let users = Arc::new(Users::open(daemon.store()).await.unwrap());
         let logins = LoginConfig {

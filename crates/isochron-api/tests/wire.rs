@@ -29,6 +29,7 @@ fn member(n: u128, memory: Option<MemoryState>) -> MemberSnapshot {
             layer: LayerId(id(n + 2)),
             path: "/images/web.qcow2".into(),
             format: ImageFormat::Qcow2,
+            lost: None,
         }],
         left_out: vec!["scratch".to_owned()],
         memory,
@@ -87,6 +88,7 @@ fn snapshot() -> Snapshot {
         ],
         cut,
         notes: String::new(),
+        exports: Vec::new(),
     }
 }
 
@@ -153,6 +155,8 @@ fn a_failed_job_carries_its_sentence() {
         owner: Some("uid 0".to_owned()),
         collection: Some(CollectionId(id(2))),
         snapshot: Some(SnapshotId(id(3))),
+        point: None,
+        export: None,
         affected: Some(Affected::Snapshot(SnapshotId(id(3)))),
         started_at: time::OffsetDateTime::UNIX_EPOCH,
         changed_at: time::OffsetDateTime::UNIX_EPOCH,

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CollectionId, JobId, MachineId, SnapshotId};
+use crate::model::{CollectionId, JobId, MachineId, ReferencePointId, SnapshotId};
 use crate::{Engine, EngineError, ErrorKind};
 
 /// What a caller may do. Each role may do what the ones before it may.
@@ -364,6 +364,14 @@ impl Engine {
         match self.inner.snapshot(id).await {
             Ok(snapshot) => format!("snapshot {} ({id})", snapshot.name),
             Err(_) => format!("snapshot {id}"),
+        }
+    }
+
+    /// A reference point as an act's target.
+    pub(crate) async fn point_target(&self, id: ReferencePointId) -> String {
+        match self.inner.point(id).await {
+            Ok(point) => format!("reference point {} ({id})", point.name),
+            Err(_) => format!("reference point {id}"),
         }
     }
 

@@ -143,8 +143,8 @@ impl Engine {
     /// Destroys a collection; its members stay.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidState` while it has snapshots, is in use, or is a
-    /// member of a collection.
+    /// `NotFound`; `InvalidState` while it has snapshots or reference points, is in use,
+    /// or is a member of a collection.
     pub async fn destroy_collection(&self, id: CollectionId) -> Result<(), EngineError> {
         let target = self.collection_target(id).await;
         let end = self.end_collection(id);
@@ -164,6 +164,13 @@ impl Engine {
         if snapshots > 0 {
             return Err(EngineError::state(format!(
                 "collection {} has {snapshots} snapshots; destroy them first",
+                collection.name
+            )));
+        }
+        let points = self.reference_points(Some(id)).await?.len();
+        if points > 0 {
+            return Err(EngineError::state(format!(
+                "collection {} has {points} reference points; destroy them first",
                 collection.name
             )));
         }

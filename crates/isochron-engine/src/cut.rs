@@ -35,7 +35,7 @@ use crate::ports::{Guard, Guarded, HypervisorError, Overlay, SaveMode, Stamp};
 use crate::timeline::step;
 use crate::{EngineError, ErrorKind};
 
-pub(crate) use plan::{Plan, overlay_on, plan};
+pub(crate) use plan::{Makes, Plan, Request, overlay_on, plan};
 pub(crate) use window::{resume, stop, thaw};
 
 use finish::{commit, finish_saves, report};
@@ -68,7 +68,10 @@ where
 pub(crate) async fn run(inner: &Arc<Inner>, plan: Plan, progress: &Progress) {
     let mut journal = Journal {
         job: progress.id(),
-        operation: Operation::Create(plan.id),
+        operation: match plan.makes {
+            Makes::Snapshot(id) => Operation::Create(id),
+            Makes::Point(id) => Operation::CreatePoint(id),
+        },
         phase: Phase::Preparing,
         members: plan
             .members

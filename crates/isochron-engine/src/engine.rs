@@ -13,13 +13,13 @@ use crate::gate::{Gate, Pass, Place};
 use crate::jobs::{Jobs, NewJob, Progress, record};
 use crate::model::{
     Affected, Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId,
-    Snapshot, SnapshotId, SnapshotKind, random,
+    ReferencePoint, ReferencePointId, Snapshot, SnapshotId, SnapshotKind, random,
 };
-use crate::records::{Records, collection_key, machine_key, snapshot_key};
+use crate::records::{Records, collection_key, machine_key, point_key, snapshot_key};
 use crate::relations::Of;
 use crate::watch::Powers;
 use crate::{
-    Clock, EngineError, ErrorKind, Event, Hypervisor, Store, apply, cut, destroy, recovery,
+    Archive, Clock, EngineError, ErrorKind, Event, Hypervisor, Store, apply, cut, destroy, recovery,
 };
 
 /// How the engine behaves.
@@ -114,6 +114,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) records: Records,
+    pub(crate) archive: Arc<dyn Archive>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Config,
     pub(crate) jobs: Arc<Jobs>,
@@ -132,6 +133,7 @@ impl Engine {
     pub async fn open(
         hypervisor: Arc<dyn Hypervisor>,
         store: Arc<dyn Store>,
+        archive: Arc<dyn Archive>,
         clock: Arc<dyn Clock>,
         config: Config,
     ) -> Result<Self, EngineError> {
@@ -144,6 +146,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             hypervisor,
             records: Records::open(store, events.clone()).await?,
+            archive,
             clock,
             config,
             jobs,
@@ -188,15 +191,19 @@ impl Engine {
     async fn create(&self, request: CreateSnapshot) -> Result<Started, EngineError> {
         let inner = &self.inner;
         let owner = request.owner.clone();
-        let plan = cut::plan(inner, request).await?;
-        let snapshot = plan.id;
+        let id = request.id.unwrap_or_else(SnapshotId::new);
+        let request = CreateSnapshot {
+            id: Some(id),
+            ..request
+        };
+        let plan = cut::plan(inner, request.into()).await?;
+        let snapshot = id;
         let progress = inner
             .begin_job(NewJob {
-                kind: JobKind::CreateSnapshot,
-                owner,
                 collection: Some(plan.collection.id),
                 snapshot: Some(snapshot),
                 cancellable: true,
+                ..NewJob::new(JobKind::CreateSnapshot, owner)
             })
             .await?;
         let job = progress.id();
@@ -255,11 +262,10 @@ impl Engine {
         let id = plan.snapshot.id;
         let progress = inner
             .begin_job(NewJob {
-                kind: JobKind::ApplySnapshot,
-                owner,
                 collection: Some(plan.snapshot.collection),
                 snapshot: Some(id),
                 cancellable: true,
+                ..NewJob::new(JobKind::ApplySnapshot, owner)
             })
             .await?;
         let job = progress.id();
@@ -315,11 +321,9 @@ impl Engine {
         let id = plan.root().id;
         let progress = inner
             .begin_job(NewJob {
-                kind: JobKind::DestroySnapshot,
-                owner,
                 collection: Some(plan.root().collection),
                 snapshot: Some(id),
-                cancellable: false,
+                ..NewJob::new(JobKind::DestroySnapshot, owner)
             })
             .await?;
         let job = progress.id();
@@ -427,16 +431,7 @@ impl Engine {
         error: &EngineError,
     ) -> Result<JobId, EngineError> {
         self.caller().require(Operation::RecordRefusal.role())?;
-        let progress = self
-            .inner
-            .begin_job(NewJob {
-                kind,
-                owner,
-                collection: None,
-                snapshot: None,
-                cancellable: false,
-            })
-            .await?;
+        let progress = self.inner.begin_job(NewJob::new(kind, owner)).await?;
         progress
             .finish(&self.inner.records, None, Some(error.clone()))
             .await;
@@ -491,6 +486,11 @@ impl Inner {
     pub(crate) async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, EngineError> {
         let snapshot = self.records.get(&snapshot_key(id)).await?;
         snapshot.ok_or_else(|| EngineError::not_found(format!("there is no snapshot {id}")))
+    }
+
+    pub(crate) async fn point(&self, id: ReferencePointId) -> Result<ReferencePoint, EngineError> {
+        let point = self.records.get(&point_key(id)).await?;
+        point.ok_or_else(|| EngineError::not_found(format!("there is no reference point {id}")))
     }
 
     /// Keeps everyone else away from a collection, those below it, and machines.
@@ -549,6 +549,48 @@ impl Inner {
         });
         self.gate
             .enter(what, std::iter::once(collection).chain(machines))
+    }
+
+    /// Keeps everyone else away from a reference point's collection and its members.
+    pub(crate) fn enter_point(
+        &self,
+        what: &str,
+        point: &ReferencePoint,
+    ) -> Result<Pass, EngineError> {
+        let collection = (
+            Place::Collection(point.collection),
+            format!("collection {}", point.collection_name),
+        );
+        let machines = point.members.iter().map(|member| {
+            (
+                Place::Machine(member.machine),
+                format!("machine {}", member.machine_name),
+            )
+        });
+        self.gate
+            .enter(what, std::iter::once(collection).chain(machines))
+    }
+
+    /// Keeps a snapshot as it is: it is not exported and does not go meanwhile.
+    pub(crate) fn hold_snapshot(
+        &self,
+        what: &str,
+        snapshot: &Snapshot,
+    ) -> Result<Pass, EngineError> {
+        let place = Place::Snapshot(snapshot.id);
+        self.gate
+            .enter(what, [(place, format!("snapshot {}", snapshot.name))])
+    }
+
+    /// Keeps a reference point as it is.
+    pub(crate) fn hold_point(
+        &self,
+        what: &str,
+        point: &ReferencePoint,
+    ) -> Result<Pass, EngineError> {
+        let place = Place::Point(point.id);
+        self.gate
+            .enter(what, [(place, format!("reference point {}", point.name))])
     }
 
     /// Now, as names show it.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::ports::{HypervisorError, StoreError};
+use crate::ports::{ArchiveError, HypervisorError, StoreError};
 
 /// What kind of refusal it is. The faces turn it into return codes, HTTP status
 /// and exit codes.
@@ -91,5 +91,17 @@ impl From<HypervisorError> for EngineError {
 impl From<StoreError> for EngineError {
     fn from(error: StoreError) -> Self {
         Self::new(ErrorKind::Failed, error)
+    }
+}
+
+impl From<ArchiveError> for EngineError {
+    fn from(error: ArchiveError) -> Self {
+        let kind = match &error {
+            ArchiveError::Invalid(_) => ErrorKind::InvalidParameter,
+            ArchiveError::NotSupported(_) => ErrorKind::NotSupported,
+            ArchiveError::Cancelled => ErrorKind::Cancelled,
+            ArchiveError::Damaged(_) | ArchiveError::Failed(_) => ErrorKind::Failed,
+        };
+        Self::new(kind, error)
     }
 }

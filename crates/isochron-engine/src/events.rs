@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::model::{Collection, Job, Machine, Power, Snapshot};
+use crate::model::{Collection, Job, Machine, Power, ReferencePoint, Snapshot};
 use crate::records::Kept;
 
 /// How many events a slow reader may lag behind before it loses some.
@@ -26,6 +26,9 @@ pub enum Event {
     /// A snapshot. It changes when the one that it grew from is destroyed, and
     /// when its layers move.
     Snapshot(Change<Snapshot>),
+    /// A reference point. It changes when its data is removed, when it is exported, and
+    /// when its layers move.
+    ReferencePoint(Change<ReferencePoint>),
     /// A collection: its name, its members, the snapshot that it stands on.
     Collection(Change<Collection>),
     /// A machine's record: its name, the snapshot that it stands on, its layers.
@@ -76,13 +79,19 @@ pub(crate) fn of_record(key: &str, before: Option<&[u8]>, now: Option<&[u8]>) ->
     told(key, before, now, Event::Snapshot)
         .or_else(|| told(key, before, now, Event::Collection))
         .or_else(|| told(key, before, now, Event::Machine))
+        .or_else(|| told(key, before, now, Event::ReferencePoint))
 }
 
 /// Whether changes of records with this key are told.
 pub(crate) fn is_told(key: &str) -> bool {
-    [Snapshot::PREFIX, Collection::PREFIX, Machine::PREFIX]
-        .iter()
-        .any(|prefix| key.starts_with(prefix))
+    [
+        Snapshot::PREFIX,
+        Collection::PREFIX,
+        Machine::PREFIX,
+        ReferencePoint::PREFIX,
+    ]
+    .iter()
+    .any(|prefix| key.starts_with(prefix))
 }
 
 fn told<T: Kept + PartialEq>(

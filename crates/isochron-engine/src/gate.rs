@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::EngineError;
-use crate::model::{CollectionId, MachineId};
+use crate::model::{CollectionId, MachineId, ReferencePointId, SnapshotId};
 
 /// What an operation holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     Machine(MachineId),
     Collection(CollectionId),
+    /// Held while it is exported or goes, so that its layers stay.
+    Snapshot(SnapshotId),
+    /// The same.
+    Point(ReferencePointId),
 }
 
 type Held = HashMap<Place, String>;

@@ -8,7 +8,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::events::Events;
-use crate::model::{Affected, CollectionId, Job, JobError, JobId, JobKind, JobState, SnapshotId};
+use crate::model::{
+    Affected, CollectionId, Job, JobError, JobExport, JobId, JobKind, JobState, ReferencePointId,
+    SnapshotId,
+};
 use crate::records::{Records, job_key};
 use crate::{Change, Clock, EngineError, ErrorKind, Event};
 
@@ -32,7 +35,24 @@ pub(crate) struct NewJob {
     pub(crate) owner: Option<String>,
     pub(crate) collection: Option<CollectionId>,
     pub(crate) snapshot: Option<SnapshotId>,
+    pub(crate) point: Option<ReferencePointId>,
+    pub(crate) export: Option<JobExport>,
     pub(crate) cancellable: bool,
+}
+
+impl NewJob {
+    /// A job of this kind, about nothing yet, that cannot be cancelled.
+    pub(crate) fn new(kind: JobKind, owner: Option<String>) -> Self {
+        Self {
+            kind,
+            owner,
+            collection: None,
+            snapshot: None,
+            point: None,
+            export: None,
+            cancellable: false,
+        }
+    }
 }
 
 impl Jobs {
@@ -63,6 +83,8 @@ impl Jobs {
             owner: new.owner,
             collection: new.collection,
             snapshot: new.snapshot,
+            point: new.point,
+            export: new.export,
             affected: None,
             started_at: now,
             changed_at: now,
@@ -219,6 +241,16 @@ impl Progress {
         self.jobs.update(self.id, |entry| {
             entry.job.percent = percent.min(99).max(entry.job.percent);
             step.clone_into(&mut entry.job.step);
+        });
+    }
+
+    /// Tells how far an export is.
+    pub(crate) fn exporting(&self, percent: u8, change: impl FnOnce(&mut JobExport)) {
+        self.jobs.update(self.id, |entry| {
+            entry.job.percent = percent.min(99).max(entry.job.percent);
+            if let Some(export) = &mut entry.job.export {
+                change(export);
+            }
         });
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{JobId, Layer, MachineId, Power, SnapshotId};
+use crate::model::{JobId, Layer, MachineId, Power, ReferencePointId, SnapshotId};
 
 /// An operation under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub(crate) struct Journal {
 pub(crate) enum Operation {
     /// A snapshot is taken.
     Create(SnapshotId),
+    /// A reference point is made.
+    CreatePoint(ReferencePointId),
     /// A snapshot is applied.
     Apply(SnapshotId),
     /// A machine is saved.

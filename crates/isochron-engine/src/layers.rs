@@ -6,6 +6,10 @@
 //! place: two files become one. One on which several stand is kept until only
 //! one does.
 //!
+//! A layer at which reference points are is not needed as it is: what is merged into
+//! it is added to their blocks (see [`crate::tracking`]). But what a guest writes can
+//! not be known before it is written, so the active layer stays on such a layer.
+//!
 //! Every step can be repeated, and after every step records and files agree, so
 //! an interrupted collection goes on where it was. A merge writes into the lower
 //! file only where the upper one covers it, and the upper file is deleted only
@@ -19,6 +23,7 @@ use crate::engine::Inner;
 use crate::model::{Layer, LayerId, Machine, MachineId, Power, Snapshot};
 use crate::ports::{Guarded, LiveMachine};
 use crate::records::{layer_key, machine_key};
+use crate::tracking::{self, Learnt};
 use crate::{EngineError, ErrorKind};
 
 /// A step towards a tree without layers that nobody needs.
@@ -35,15 +40,31 @@ pub(crate) enum Step {
     },
 }
 
-/// The next step; `None` when every layer is needed. `wanted` are the layers that
-/// snapshots refer to and that guests write to.
-pub(crate) fn next_step(layers: &[Layer], wanted: &HashSet<LayerId>) -> Option<Step> {
+/// What layers are needed for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// Snapshots refer to them, reference points keep them as their data, or guests
+    /// write to them.
+    pub(crate) wanted: HashSet<LayerId>,
+    /// Guests write to them.
+    pub(crate) active: HashSet<LayerId>,
+    /// Differences are told from them.
+    pub(crate) followed: HashSet<LayerId>,
+}
+
+/// The next step; `None` when every layer is needed.
+pub(crate) fn next_step(layers: &[Layer], needs: &Needs) -> Option<Step> {
     let children = |id: LayerId| layers.iter().filter(move |layer| layer.parent == Some(id));
-    for layer in layers.iter().filter(|layer| !wanted.contains(&layer.id)) {
+    for layer in layers
+        .iter()
+        .filter(|layer| !needs.wanted.contains(&layer.id))
+    {
         let mut above = children(layer.id);
         match (above.next(), above.next()) {
             // The first image is its owner's; it is never deleted.
             (None, _) if layer.parent.is_some() => return Some(Step::Delete(layer.clone())),
+            (Some(top), None)
+                if needs.active.contains(&top.id) && needs.followed.contains(&layer.id) => {}
             (Some(top), None) => {
                 return Some(Step::Merge {
                     top: top.clone(),
@@ -86,8 +107,8 @@ pub(crate) async fn collect(
     loop {
         let machine = inner.machine(id).await?;
         let layers = inner.records.layers(id).await?;
-        let wanted = wanted(inner, &machine).await?;
-        let Some(step) = next_step(&layers, &wanted) else {
+        let needs = needs(inner, &machine).await?;
+        let Some(step) = next_step(&layers, &needs) else {
             break;
         };
         let told = |percent: u8| {
@@ -98,7 +119,7 @@ pub(crate) async fn collect(
         };
         let live = inner.hypervisor.live(&machine).await?;
         let outcome = match &step {
-            Step::Delete(layer) => delete(inner, layer).await,
+            Step::Delete(layer) => delete(inner, &layers, layer).await,
             Step::Merge { top, base } => {
                 merge(inner, &machine, live.as_ref(), &layers, top, base, &told).await
             }
@@ -124,8 +145,19 @@ pub(crate) async fn collect(
     Ok(())
 }
 
-async fn delete(inner: &Inner, layer: &Layer) -> Result<(), EngineError> {
+async fn delete(inner: &Inner, layers: &[Layer], layer: &Layer) -> Result<(), EngineError> {
+    let beneath = layers.iter().find(|other| Some(other.id) == layer.parent);
+    let learnt = match beneath {
+        Some(beneath) => Some((
+            beneath,
+            tracking::before_deletion(inner, layer, beneath).await?,
+        )),
+        None => None,
+    };
     let mut transaction = inner.records.begin().await;
+    if let Some((beneath, learnt)) = learnt {
+        tracking::follow_deletion(inner, &mut transaction, layer, beneath, learnt).await?;
+    }
     transaction.delete(layer_key(layer.machine, layer.id));
     transaction.discard_layer(layer)?;
     transaction.commit().await
@@ -148,6 +180,9 @@ async fn merge(
             base.path.display()
         ))
     };
+    let learnt = tracking::before_merge(inner, layers, top, base)
+        .await
+        .map_err(describe)?;
     let active = machine
         .disks
         .iter()
@@ -160,7 +195,7 @@ async fn merge(
     });
     match (live, above) {
         (Some(live), None) if active == Some(top.id) => {
-            return merge_active(inner, machine, live, top, base, progress)
+            return merge_active(inner, machine, live, top, base, learnt, progress)
                 .await
                 .map_err(describe);
         }
@@ -195,7 +230,7 @@ async fn merge(
             inner.hypervisor.rebase(&layer.file(), &base.file()).await?;
         }
     }
-    record_merge(inner, top, base, true).await
+    record_merge(inner, top, base, learnt, true).await
 }
 
 /// Merges the layer that the guest writes to. The exchange needs the guest to
@@ -207,9 +242,10 @@ async fn merge_active(
     live: &Arc<dyn LiveMachine>,
     top: &Layer,
     base: &Layer,
+    learnt: Learnt,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<(), EngineError> {
-    let outcome = exchange_active(inner, machine, live, top, base, progress).await;
+    let outcome = exchange_active(inner, machine, live, top, base, learnt, progress).await;
     if outcome.is_err() {
         // What fails here is done by the next try, which adopts a merge under way.
         if let Err(error) = live.cancel_merge_active(&top.disk).await {
@@ -229,6 +265,7 @@ async fn exchange_active(
     live: &Arc<dyn LiveMachine>,
     top: &Layer,
     base: &Layer,
+    learnt: Learnt,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<(), EngineError> {
     let deadlines = inner.config.deadlines;
@@ -252,7 +289,7 @@ async fn exchange_active(
             stop(live.as_ref(), deadlines.stop).await?;
         }
         live.end_merge_active(&top.disk, &base.file()).await?;
-        record_merge(inner, top, base, true).await
+        record_merge(inner, top, base, learnt, true).await
     };
     let outcome = match tokio::time::timeout(deadlines.window.mul_f32(0.75), exchange).await {
         Ok(outcome) => outcome,
@@ -277,19 +314,36 @@ async fn record_merge(
     inner: &Inner,
     top: &Layer,
     base: &Layer,
+    learnt: Learnt,
     discard: bool,
 ) -> Result<(), EngineError> {
+    // The files that stay frozen are others by our work; that of a guest changes on.
+    let machine = inner.machine(top.machine).await?;
+    let active = |id: LayerId| machine.disks.iter().any(|disk| disk.active == id);
+    let layers = inner.records.layers(top.machine).await?;
+    let mut changed = Vec::new();
+    for layer in layers.iter().filter(|layer| layer.parent == Some(top.id)) {
+        changed.push(Layer {
+            parent: Some(base.id),
+            ..layer.clone()
+        });
+    }
+    if let Some(base) = layers.iter().find(|layer| layer.id == base.id) {
+        changed.push(base.clone());
+    }
+    for layer in &mut changed {
+        layer.identity = match active(layer.id) || active(top.id) {
+            true => None,
+            false => inner.hypervisor.identity(&layer.path).await?,
+        };
+    }
     // Begun first: merges of other machines change the same snapshots.
     let mut transaction = inner.records.begin().await;
     let snapshots = inner.records.list::<Snapshot>().await?;
-    let layers = inner.records.layers(top.machine).await?;
-    for mut layer in layers
-        .into_iter()
-        .filter(|layer| layer.parent == Some(top.id))
-    {
-        layer.parent = Some(base.id);
-        transaction.put(&layer)?;
+    for layer in &changed {
+        transaction.put(layer)?;
     }
+    tracking::follow_merge(inner, &mut transaction, top, base, learnt).await?;
     for mut snapshot in snapshots {
         let mut changed = false;
         let disks = snapshot
@@ -330,7 +384,7 @@ async fn reconcile(
     }
     let machine = inner.machine(id).await?;
     let layers = inner.records.layers(id).await?;
-    let wanted = wanted(inner, &machine).await?;
+    let needs = needs(inner, &machine).await?;
     let truth = live.disks().await?;
     for disk in &machine.disks {
         let Some(truth) = truth.iter().find(|truth| truth.name == disk.name) else {
@@ -339,7 +393,9 @@ async fn reconcile(
         let chain = chain(&layers, disk.active);
         if let [top, base, ..] = chain.as_slice()
             && truth.path == base.path
-            && !wanted.contains(&base.id)
+            && !needs.wanted.contains(&base.id)
+            // Into such a one we do not merge what a guest writes.
+            && !needs.followed.contains(&base.id)
         {
             // What is left of the merge goes first.
             live.cancel_merge_active(&disk.name).await?;
@@ -352,15 +408,16 @@ async fn reconcile(
                     "merged while nobody watched; the file is kept, delete it when the guest is well"
                 );
             }
-            record_merge(inner, top, base, discard).await?;
+            record_merge(inner, top, base, Learnt::default(), discard).await?;
         }
     }
     Ok(())
 }
 
-/// The layers that snapshots refer to and that the guest writes to.
-async fn wanted(inner: &Inner, machine: &Machine) -> Result<HashSet<LayerId>, EngineError> {
-    let mut wanted: HashSet<LayerId> = machine.disks.iter().map(|disk| disk.active).collect();
+/// What a machine's layers are needed for.
+async fn needs(inner: &Inner, machine: &Machine) -> Result<Needs, EngineError> {
+    let active: HashSet<LayerId> = machine.disks.iter().map(|disk| disk.active).collect();
+    let mut wanted = active.clone();
     for snapshot in inner.records.list::<Snapshot>().await? {
         for member in snapshot
             .members
@@ -370,7 +427,20 @@ async fn wanted(inner: &Inner, machine: &Machine) -> Result<HashSet<LayerId>, En
             wanted.extend(member.disks.iter().map(|disk| disk.layer));
         }
     }
-    Ok(wanted)
+    let mut followed = HashSet::new();
+    for point in inner.points_on(machine.id).await? {
+        let members = point.members.iter().filter(|m| m.machine == machine.id);
+        let layers = members.flat_map(|member| member.disks.iter().map(|disk| disk.layer));
+        followed.extend(layers.clone());
+        if point.keeps_data {
+            wanted.extend(layers);
+        }
+    }
+    Ok(Needs {
+        wanted,
+        active,
+        followed,
+    })
 }
 
 #[cfg(test)]
@@ -378,7 +448,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::ImageFormat;
+    use crate::model::{Changes, ImageFormat};
 
     fn layer(machine: MachineId, parent: Option<LayerId>) -> Layer {
         let id = LayerId::new();
@@ -389,13 +459,14 @@ mod tests {
             path: format!("/{id}").into(),
             format: ImageFormat::Qcow2,
             parent,
+            identity: None,
         }
     }
 
     /// What each layer's file holds: per layer, its own blocks.
-    type Files = BTreeMap<LayerId, BTreeMap<u8, u32>>;
+    type Files = BTreeMap<LayerId, BTreeMap<u64, u32>>;
 
-    fn read(layers: &[Layer], files: &Files, top: LayerId) -> BTreeMap<u8, u32> {
+    fn read(layers: &[Layer], files: &Files, top: LayerId) -> BTreeMap<u64, u32> {
         let mut content = BTreeMap::new();
         for layer in chain(layers, top).iter().rev() {
             content.extend(files[&layer.id].clone());
@@ -403,8 +474,40 @@ mod tests {
         content
     }
 
-    /// Random trees with random layers wanted: the steps end, every layer left is
-    /// needed, and what each wanted layer reads as is the same after every step.
+    fn covered(files: &Files, layer: LayerId) -> Changes {
+        let mut changes = Changes::none();
+        for block in files[&layer].keys() {
+            changes.touch(block * Changes::BLOCK..(block + 1) * Changes::BLOCK);
+        }
+        changes
+    }
+
+    /// A reference point: where it is, what it knows besides, and what was there at its
+    /// instant.
+    struct Point {
+        layer: LayerId,
+        changes: Changes,
+        held: BTreeMap<u64, u32>,
+    }
+
+    /// As `tracking` has it: the blocks of the point, and those of each layer on the
+    /// way from it and from the target to where both stand.
+    fn since(layers: &[Layer], files: &Files, point: &Point, target: LayerId) -> Changes {
+        let (from, to) = (chain(layers, point.layer), chain(layers, target));
+        let mut changes = point.changes.clone();
+        for (way, other) in [(&from, &to), (&to, &from)] {
+            for layer in way.iter().filter(|l| !other.iter().any(|o| o.id == l.id)) {
+                changes |= &covered(files, layer.id);
+            }
+        }
+        changes
+    }
+
+    /// Random trees with random layers wanted and random points, whose guest goes on
+    /// writing: the steps end, every layer left is needed, what each wanted layer reads
+    /// as is the same after every step, and for every point and every wanted layer the
+    /// blocks that differ are among those that are said to, and no others are said than
+    /// have been written since the first of both.
     #[test]
     fn collecting_keeps_what_wanted_layers_read_as() {
         let mut seed = 0x9e37_79b9_u32;
@@ -427,27 +530,69 @@ mod tests {
                     (
                         l.id,
                         (0..random(4))
-                            .map(|_| (random(5) as u8, random(1000)))
+                            .map(|_| (u64::from(random(9)), random(1000)))
                             .collect(),
                     )
                 })
                 .collect();
+            let before_all = (layers.clone(), files.clone());
             // Names that move with a merge, as snapshots' references do.
             let mut wanted: Vec<LayerId> = layers
                 .iter()
                 .filter(|_| random(3) == 0)
                 .map(|l| l.id)
                 .collect();
-            wanted.push(layers[layers.len() - 1].id);
+            let mut active = layers[layers.len() - 1].id;
+            wanted.push(active);
+            // What was active once stands frozen below; points are only there.
+            let mut points: Vec<Point> = layers
+                .iter()
+                .filter(|l| l.id != active && random(3) == 0)
+                .map(|l| Point {
+                    layer: l.id,
+                    changes: Changes::none(),
+                    held: read(&layers, &files, l.id),
+                })
+                .collect();
+            let said_first: Vec<Vec<Changes>> = points
+                .iter()
+                .map(|p| {
+                    wanted
+                        .iter()
+                        .map(|w| since(&layers, &files, p, *w))
+                        .collect()
+                })
+                .collect();
             let before: Vec<_> = wanted.iter().map(|id| read(&layers, &files, *id)).collect();
+            let mut written = Changes::none();
             let mut steps = 0;
-            while let Some(step) = next_step(&layers, &wanted.iter().copied().collect()) {
+            loop {
+                let needs = Needs {
+                    wanted: wanted.iter().copied().collect(),
+                    active: HashSet::from([active]),
+                    followed: points.iter().map(|point| point.layer).collect(),
+                };
+                let Some(step) = next_step(&layers, &needs) else {
+                    break;
+                };
                 match step {
                     Step::Delete(gone) => {
-                        assert!(gone.parent.is_some(), "the owner's image is never deleted");
+                        let parent = gone.parent.expect("the owner's image is never deleted");
+                        for point in points.iter_mut().filter(|p| p.layer == gone.id) {
+                            point.changes |= &covered(&files, gone.id);
+                            point.layer = parent;
+                        }
                         layers.retain(|l| l.id != gone.id);
                     }
                     Step::Merge { top, base } => {
+                        for point in &mut points {
+                            if point.layer == base.id {
+                                assert_ne!(top.id, active, "its writes would be lost");
+                                point.changes |= &covered(&files, top.id);
+                            } else if point.layer == top.id {
+                                point.layer = base.id;
+                            }
+                        }
                         let blocks = files[&top.id].clone();
                         files.get_mut(&base.id).unwrap().extend(blocks);
                         for l in &mut layers {
@@ -459,20 +604,56 @@ mod tests {
                             .iter_mut()
                             .filter(|id| **id == top.id)
                             .for_each(|id| *id = base.id);
+                        if active == top.id {
+                            active = base.id;
+                        }
                         layers.retain(|l| l.id != top.id);
                     }
                 }
                 let now: Vec<_> = wanted.iter().map(|id| read(&layers, &files, *id)).collect();
-                assert_eq!(now, before);
+                let frozen = wanted.len() - 1;
+                assert_eq!(now[..frozen], before[..frozen]);
+                // The guest writes on.
+                let block = u64::from(random(9));
+                written.touch(block * Changes::BLOCK..(block + 1) * Changes::BLOCK);
+                if !wanted[..frozen].contains(&active) {
+                    files.get_mut(&active).unwrap().insert(block, 5000 + steps);
+                }
+                for (point, said_first) in points.iter().zip(&said_first) {
+                    for (target, said_first) in wanted.iter().zip(said_first) {
+                        let said = since(&layers, &files, point, *target);
+                        let now = read(&layers, &files, *target);
+                        for block in 0..9 {
+                            let byte = block * Changes::BLOCK;
+                            let (a, b) = (point.held.get(&block), now.get(&block));
+                            assert!(a == b || said.contains(byte), "{block} differs unsaid");
+                            // What layers that vanished said of other branches is more.
+                            let all = before_all.1.values().any(|f| f.contains_key(&block));
+                            assert!(
+                                !said.contains(byte)
+                                    || said_first.contains(byte)
+                                    || written.contains(byte)
+                                    || all,
+                                "{block} is said to differ and was never written"
+                            );
+                        }
+                    }
+                }
                 steps += 1;
                 assert!(steps < 20);
             }
             for l in &layers {
-                let above = layers
+                let above: Vec<_> = layers
                     .iter()
                     .filter(|other| other.parent == Some(l.id))
-                    .count();
-                assert!(wanted.contains(&l.id) || above > 1 || l.parent.is_none());
+                    .collect();
+                let followed = points.iter().any(|point| point.layer == l.id);
+                assert!(
+                    wanted.contains(&l.id)
+                        || above.len() > 1
+                        || l.parent.is_none()
+                        || (followed && above.iter().all(|above| above.id == active))
+                );
             }
         }
     }

@@ -235,7 +235,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`; `InvalidState` while we run it, while it is a member of a
-    /// collection, or while it has snapshots.
+    /// collection, or while it has snapshots or reference points.
     pub async fn undefine_machine(&self, id: MachineId) -> Result<(), EngineError> {
         let target = self.machine_target(id).await;
         self.perform(Operation::UndefineMachine, target, self.undefine(id))
@@ -266,6 +266,12 @@ impl Engine {
             return Err(EngineError::state(format!(
                 "machine {} is part of snapshot {} ({}); destroy that first",
                 machine.name, snapshot.name, snapshot.id
+            )));
+        }
+        if let Some(point) = self.reference_points_of_machine(id).await?.first() {
+            return Err(EngineError::state(format!(
+                "machine {} is part of reference point {} ({}); destroy that first",
+                machine.name, point.name, point.id
             )));
         }
         let layers = self.inner.records.layers(id).await?;
@@ -627,6 +633,7 @@ fn root(machine: MachineId, disk: &DiskDefinition, excluded: Option<String>) -> 
         path: disk.path.clone(),
         format: disk.format,
         parent: None,
+        identity: None,
     };
     let disk = Disk {
         name: disk.name.clone(),

@@ -99,6 +99,7 @@ impl Engine {
     async fn clear_memory(&self, id: SnapshotId) -> Result<(), EngineError> {
         let snapshot = self.snapshot(id).await?;
         let what = "a snapshot's memory is being removed";
+        let _own = self.inner.hold_snapshot(what, &snapshot)?;
         let pass = self.inner.enter_snapshot(what, &snapshot)?;
         let mut transaction = self.inner.records.begin().await;
         let mut snapshot: Snapshot = transaction.require(&snapshot_key(id)).await?;

@@ -6,6 +6,9 @@
 //!   collection/ID         Collection         collection-name/NAME   -> ID
 //!   layer/MACHINE/ID      Layer
 //!   snapshot/ID           Snapshot
+//!   point/ID              ReferencePoint
+//!   changes/POINT/MACHINE/DISK   PointChanges; none where nothing changed
+//!   export/JOB            an export under way
 //!   job/ID                Job
 //!   activity/MACHINE      since when it does what it does
 //!   journal/JOB           Journal: an operation under way and how to undo it
@@ -27,9 +30,11 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::EngineError;
 use crate::events::{self, Events};
+use crate::export::Exports;
 use crate::journal::Journal;
 use crate::model::{
-    Collection, CollectionId, Job, JobId, Layer, LayerId, Machine, MachineId, Snapshot, SnapshotId,
+    Changes, Collection, CollectionId, ExportId, Job, JobId, Layer, LayerId, Machine, MachineId,
+    ReferencePoint, ReferencePointId, Snapshot, SnapshotId,
 };
 use crate::ports::{Batch, Check, Record, Store, StoreError, Write};
 use crate::relations::Relations;
@@ -59,6 +64,9 @@ kept!(Machine, "machine/", self => machine_key(self.id));
 kept!(Collection, "collection/", self => collection_key(self.id));
 kept!(Layer, "layer/", self => layer_key(self.machine, self.id));
 kept!(Snapshot, "snapshot/", self => snapshot_key(self.id));
+kept!(ReferencePoint, "point/", self => point_key(self.id));
+kept!(PointChanges, "changes/", self => changes_key(self.point, self.machine, &self.disk));
+kept!(Exporting, "export/", self => export_key(self.job));
 kept!(Job, "job/", self => job_key(self.id));
 kept!(Journal, "journal/", self => journal_key(self.job));
 
@@ -84,6 +92,18 @@ pub(crate) fn layer_key(machine: MachineId, id: LayerId) -> String {
 
 pub(crate) fn snapshot_key(id: SnapshotId) -> String {
     format!("snapshot/{id}")
+}
+
+pub(crate) fn point_key(id: ReferencePointId) -> String {
+    format!("point/{id}")
+}
+
+pub(crate) fn changes_key(point: ReferencePointId, machine: MachineId, disk: &str) -> String {
+    format!("changes/{point}/{machine}/{disk}")
+}
+
+pub(crate) fn export_key(job: JobId) -> String {
+    format!("export/{job}")
 }
 
 pub(crate) fn job_key(id: JobId) -> String {
@@ -119,6 +139,27 @@ pub(crate) struct Trash {
     pub(crate) layer: Option<Layer>,
 }
 
+/// The blocks in which what a disk held at a reference point may differ from what the
+/// chain of the point's layer reads as.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PointChanges {
+    pub(crate) point: ReferencePointId,
+    pub(crate) machine: MachineId,
+    pub(crate) disk: String,
+    pub(crate) changes: Changes,
+}
+
+/// An export under way: what it may leave is known before it leaves anything.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Exporting {
+    pub(crate) job: JobId,
+    pub(crate) export: ExportId,
+    pub(crate) directory: PathBuf,
+    pub(crate) what: Exports,
+    /// Its disks are copied, so that it can be the base of another.
+    pub(crate) with_storage: bool,
+}
+
 /// The records.
 pub(crate) struct Records {
     store: Arc<dyn Store>,
@@ -148,7 +189,11 @@ impl Records {
             relations: Relations::default(),
             events,
         };
-        records.relations = Relations::new(&records.list().await?, &records.list().await?);
+        records.relations = Relations::new(
+            &records.list().await?,
+            &records.list().await?,
+            &records.list().await?,
+        );
         Ok(records)
     }
 
@@ -271,6 +316,18 @@ impl Transaction<'_> {
 
     pub(crate) fn delete(&mut self, key: String) {
         self.writes.insert(key, None);
+    }
+
+    /// A reference point's blocks for one disk.
+    pub(crate) async fn changes(
+        &mut self,
+        point: ReferencePointId,
+        machine: MachineId,
+        disk: &str,
+    ) -> Result<Changes, EngineError> {
+        let key = changes_key(point, machine, disk);
+        let record: Option<PointChanges> = self.get(&key).await?;
+        Ok(record.map(|record| record.changes).unwrap_or_default())
     }
 
     /// Remembers that a machine may have layers that nobody needs.

@@ -35,10 +35,11 @@ use crate::jobs::Progress;
 use crate::journal::{Journal, JournalMember, Operation, Phase};
 use crate::layers::{chain, collect};
 use crate::model::{
-    Affected, Job, JobId, JobKind, JobState, Layer, Machine, MachineId, Power, Snapshot,
+    Affected, Job, JobId, JobKind, JobState, Layer, Machine, MachineId, Power, ReferencePoint,
+    Snapshot,
 };
 use crate::ports::{HypervisorError, Start};
-use crate::records::{Trash, journal_key, layer_key, machine_key, snapshot_key};
+use crate::records::{Trash, journal_key, layer_key, machine_key, point_key, snapshot_key};
 
 impl Inner {
     /// Ends an operation: shows its success, or takes it back and shows its
@@ -105,6 +106,7 @@ impl Inner {
         }
         let affected = match journal.operation {
             Operation::Create(id) | Operation::Apply(id) => Affected::Snapshot(id),
+            Operation::CreatePoint(id) => Affected::ReferencePoint(id),
             Operation::Save(id) | Operation::Restore(id) => Affected::Machine(id),
         };
         if let (Operation::Create(id), Settled::Back) = (journal.operation, &settled) {
@@ -201,7 +203,7 @@ pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineE
             crate::save::take_back_restore(inner, &journal).await?;
             Settled::Back
         }
-        (Operation::Create(_) | Operation::Save(_), _)
+        (Operation::Create(_) | Operation::CreatePoint(_) | Operation::Save(_), _)
         | (Operation::Apply(_), Phase::Preparing | Phase::Saving) => {
             take_back(inner, &journal).await?;
             Settled::Back
@@ -239,9 +241,10 @@ async fn wake_all(inner: &Inner, journal: &Journal) -> Result<(), EngineError> {
 /// Lets a member run that ran before, thaws it, and gives up saving its memory.
 async fn wake(inner: &Inner, journal: &Journal, member: &JournalMember) -> Result<(), EngineError> {
     let stood = match (journal.operation, journal.phase) {
-        (Operation::Create(_), Phase::Cutting)
+        (Operation::Create(_) | Operation::CreatePoint(_), Phase::Cutting)
         | (Operation::Apply(_) | Operation::Save(_), Phase::Saving) => true,
-        (Operation::Create(_), _) | (Operation::Save(_), Phase::Preparing) => false,
+        (Operation::Create(_) | Operation::CreatePoint(_), _)
+        | (Operation::Save(_), Phase::Preparing) => false,
         (Operation::Apply(_) | Operation::Save(_) | Operation::Restore(_), _) => return Ok(()),
     };
     let machine = inner.machine(member.machine).await?;
@@ -284,8 +287,10 @@ async fn take_back(inner: &Inner, journal: &Journal) -> Result<(), EngineError> 
             let active = match &truth {
                 Some(disks) => disks.iter().any(|disk| disk.path == overlay.path),
                 None => {
-                    matches!(journal.operation, Operation::Create(_))
-                        && journal.phase == Phase::Cutting
+                    matches!(
+                        journal.operation,
+                        Operation::Create(_) | Operation::CreatePoint(_)
+                    ) && journal.phase == Phase::Cutting
                         && !matches!(member.power, Power::Off | Power::Saved)
                         && inner.hypervisor.is_image(&overlay.file()).await?
                 }
@@ -427,8 +432,9 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
             unsettled.insert(journal.job, (journal, pass));
         }
     }
+    let mut exported = crate::export::recover(inner).await?;
     for mut job in inner.records.list::<Job>().await? {
-        let before = job.clone();
+        let before = exported.remove(&job.id).unwrap_or_else(|| job.clone());
         let waiting = unsettled.remove(&job.id);
         let forward = matches!(&waiting, Some((journal, _)) if journal.phase.goes_forward());
         if !job.ended() && !forward {
@@ -474,10 +480,21 @@ async fn finish_start(inner: &Inner, id: MachineId) -> Result<(), EngineError> {
 
 /// What became of a job that was under way when we ended.
 async fn interrupted(inner: &Inner, job: &Job) -> Result<EngineError, EngineError> {
-    let gone = match (job.kind, job.snapshot) {
-        (JobKind::DestroySnapshot, Some(id)) => {
+    let done = match (job.kind, job.snapshot) {
+        (JobKind::DestroySnapshot | JobKind::ConvertSnapshot, Some(id)) => {
             let snapshot = inner.records.get::<Snapshot>(&snapshot_key(id)).await?;
             snapshot.is_none()
+        }
+        (JobKind::DestroyReferencePoint | JobKind::RemoveReferencePointData, _) => {
+            let point = match job.point {
+                Some(id) => inner.records.get::<ReferencePoint>(&point_key(id)).await?,
+                None => None,
+            };
+            let keeps = |point: ReferencePoint| point.keeps_data;
+            match job.kind {
+                JobKind::DestroyReferencePoint => point.is_none(),
+                _ => !point.is_some_and(keeps),
+            }
         }
         (
             JobKind::StartMachine
@@ -493,9 +510,9 @@ async fn interrupted(inner: &Inner, job: &Job) -> Result<EngineError, EngineErro
         }
         _ => false,
     };
-    Ok(EngineError::failed(if gone {
-        "the service ended while the job was under way; the snapshot is destroyed, and its layers \
-         are merged now"
+    Ok(EngineError::failed(if done {
+        "the service ended while the job was under way; what was asked for is done, and layers are \
+         merged now"
     } else {
         "the service ended while the job was under way; everything was taken back"
     }))

@@ -12,7 +12,10 @@ use std::sync::{Mutex, PoisonError};
 use uuid::Uuid;
 
 use crate::events::{Change, Event};
-use crate::model::{Collection, CollectionId, MachineId, MemberSnapshotId, Snapshot, SnapshotId};
+use crate::model::{
+    Collection, CollectionId, MachineId, MemberPointId, MemberSnapshotId, ReferencePoint,
+    ReferencePointId, Snapshot, SnapshotId,
+};
 
 /// A question that is answered by identifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +32,12 @@ pub(crate) enum Of {
     SnapshotWith(MemberSnapshotId),
     /// The snapshots in which a member grew from this.
     SnapshotsGrownFrom(MemberSnapshotId),
+    /// A collection's reference points.
+    PointsOfCollection(CollectionId),
+    /// The reference points of which this machine is a member.
+    PointsOfMachine(MachineId),
+    /// The reference point of which this is a member's part.
+    PointWith(MemberPointId),
 }
 
 /// The answers.
@@ -37,7 +46,11 @@ pub(crate) struct Relations(Mutex<HashMap<Of, BTreeSet<Uuid>>>);
 
 impl Relations {
     /// Those of what the store holds.
-    pub(crate) fn new(collections: &[Collection], snapshots: &[Snapshot]) -> Self {
+    pub(crate) fn new(
+        collections: &[Collection],
+        snapshots: &[Snapshot],
+        points: &[ReferencePoint],
+    ) -> Self {
         let relations = Self::default();
         relations.exchange(
             &[],
@@ -50,6 +63,7 @@ impl Relations {
             &[],
             &snapshots.iter().flat_map(of_snapshot).collect::<Vec<_>>(),
         );
+        relations.exchange(&[], &points.iter().flat_map(of_point).collect::<Vec<_>>());
         relations
     }
 
@@ -64,6 +78,7 @@ impl Relations {
         match event {
             Event::Collection(change) => self.change(change, of_collection),
             Event::Snapshot(change) => self.change(change, of_snapshot),
+            Event::ReferencePoint(change) => self.change(change, of_point),
             Event::Machine(_) | Event::Job(_) | Event::Power { .. } => {}
         }
     }
@@ -114,6 +129,19 @@ fn of_snapshot(snapshot: &Snapshot) -> Vec<(Of, Uuid)> {
     std::iter::once(Of::SnapshotsOfCollection(snapshot.collection))
         .chain(members)
         .map(|of| (of, snapshot.id.0))
+        .collect()
+}
+
+fn of_point(point: &ReferencePoint) -> Vec<(Of, Uuid)> {
+    let members = point.members.iter().flat_map(|member| {
+        [
+            Of::PointsOfMachine(member.machine),
+            Of::PointWith(member.id),
+        ]
+    });
+    std::iter::once(Of::PointsOfCollection(point.collection))
+        .chain(members)
+        .map(|of| (of, point.id.0))
         .collect()
 }
 
@@ -174,6 +202,28 @@ impl crate::Engine {
         self.snapshots_that(Of::SnapshotsGrownFrom(member)).await
     }
 
+    /// The reference points of which a machine is a member, oldest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn reference_points_of_machine(
+        &self,
+        machine: MachineId,
+    ) -> Result<Vec<ReferencePoint>, crate::EngineError> {
+        self.inner.points_that(Of::PointsOfMachine(machine)).await
+    }
+
+    /// The reference point of which this is a member's part, if there is one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn reference_point_with(
+        &self,
+        member: MemberPointId,
+    ) -> Result<Option<ReferencePoint>, crate::EngineError> {
+        Ok(self.inner.points_that(Of::PointWith(member)).await?.pop())
+    }
+
     pub(crate) async fn snapshots_that(&self, of: Of) -> Result<Vec<Snapshot>, crate::EngineError> {
         let records = &self.inner.records;
         let mut found = Vec::new();
@@ -194,6 +244,22 @@ impl crate::Engine {
             found.extend(records.get::<Collection>(&key).await?);
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
+impl crate::engine::Inner {
+    pub(crate) async fn points_that(
+        &self,
+        of: Of,
+    ) -> Result<Vec<ReferencePoint>, crate::EngineError> {
+        let mut found = Vec::new();
+        for id in self.records.relations().get(of) {
+            // It may have gone meanwhile.
+            let key = crate::records::point_key(ReferencePointId(id));
+            found.extend(self.records.get::<ReferencePoint>(&key).await?);
+        }
+        found.sort_by_key(|point| (point.created_at, point.id));
         Ok(found)
     }
 }

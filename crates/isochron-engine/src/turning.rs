@@ -172,11 +172,8 @@ impl NewJob {
     /// A job on a machine, which cannot be cancelled.
     fn of_machine(id: MachineId, kind: JobKind, owner: Option<String>) -> Self {
         Self {
-            kind,
-            owner,
             collection: Some(id.into()),
-            snapshot: None,
-            cancellable: false,
+            ..Self::new(kind, owner)
         }
     }
 }

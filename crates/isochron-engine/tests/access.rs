@@ -20,9 +20,15 @@ type Try = BoxFuture<'static, Result<(), EngineError>>;
 
 async fn open(world: &World, config: Config) -> Engine {
     let daemon = world.daemon();
-    Engine::open(daemon.hypervisor(), daemon.store(), world.clock(), config)
-        .await
-        .unwrap()
+    Engine::open(
+        daemon.hypervisor(),
+        daemon.store(),
+        daemon.archive(),
+        world.clock(),
+        config,
+    )
+    .await
+    .unwrap()
 }
 
 /// Every method that changes something, of things that are not there: who may is

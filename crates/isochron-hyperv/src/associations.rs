@@ -512,7 +512,7 @@ impl Provider {
             Some(Affected::Collection(id)) => {
                 found(self.engine.collection(id).await)?.map(Object::Collection)
             }
-            None => None,
+            Some(Affected::ReferencePoint(_)) | None => None,
         };
         Ok(element.into_iter().collect())
     }

@@ -87,6 +87,7 @@ impl Source {
         match event {
             Event::Job(change) => turns(change, |job| record(Object::Job(Arc::clone(job)))),
             Event::Snapshot(change) => turns(change, snapshot),
+            Event::ReferencePoint(_) => Vec::new(),
             Event::Collection(change) => {
                 turns(change, |c| record(Object::Collection(Arc::clone(c))))
             }

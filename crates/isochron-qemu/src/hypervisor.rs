@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
-use isochron_engine::model::{Accelerator, Definition, Machine, MachineId, Origin};
+use isochron_engine::model::{Accelerator, Changes, Definition, Machine, MachineId, Origin};
 use isochron_engine::ports::{
     Guard, Guarded, Hypervisor, HypervisorError, LayerFile, LiveMachine, Overlay, Start,
 };
@@ -325,6 +325,18 @@ impl Hypervisor for QemuHypervisor {
 
     async fn is_image(&self, layer: &LayerFile) -> Result<bool, HypervisorError> {
         Ok(self.images.is_image(&layer.path, layer.format).await)
+    }
+
+    async fn allocated(
+        &self,
+        layer: &LayerFile,
+        base: &LayerFile,
+    ) -> Result<Changes, HypervisorError> {
+        self.images.allocated(layer, base).await
+    }
+
+    async fn virtual_size(&self, layer: &LayerFile) -> Result<u64, HypervisorError> {
+        self.images.virtual_size(layer).await
     }
 
     async fn delete_file(&self, path: &Path) -> Result<(), HypervisorError> {

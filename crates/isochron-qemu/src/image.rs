@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use isochron_engine::model::ImageFormat;
+use isochron_engine::model::{Changes, ImageFormat};
 use isochron_engine::ports::{HypervisorError, LayerFile, Overlay};
 use serde::Deserialize;
 use tokio::process::Command;
@@ -25,6 +25,17 @@ struct Info {
     format: String,
     #[serde(rename = "virtual-size")]
     virtual_size: u64,
+    #[serde(rename = "full-backing-filename")]
+    backing: Option<PathBuf>,
+}
+
+/// A stretch of an image, in the words of `qemu-img map`.
+#[derive(Deserialize)]
+struct Stretch {
+    start: u64,
+    length: u64,
+    /// The image itself says what it reads as, data or zeroes.
+    present: bool,
 }
 
 /// `qemu-img`.
@@ -144,6 +155,64 @@ impl QemuImg {
         sync_file(&layer.path).await
     }
 
+    /// The blocks that a layer's own file covers, with data or zeroes. Its base is not
+    /// opened, and must be what the header says; a guest may have the layer open.
+    pub(crate) async fn allocated(
+        &self,
+        layer: &LayerFile,
+        base: &LayerFile,
+    ) -> Result<Changes, HypervisorError> {
+        let mut changes = Changes::none();
+        let info = self.info(&layer.path, Some(layer.format.as_str())).await?;
+        if layer.format == ImageFormat::Raw {
+            changes.touch(0..info.virtual_size);
+            return Ok(changes);
+        }
+        let same = match &info.backing {
+            Some(backing) => backing == &base.path || same_file(backing, &base.path).await?,
+            None => false,
+        };
+        if !same {
+            return Err(HypervisorError::Invalid(format!(
+                "{} does not say that it stands on {}",
+                layer.path.display(),
+                base.path.display()
+            )));
+        }
+        let path = layer.path.to_str().ok_or_else(|| {
+            HypervisorError::Failed(format!("{} is no text", layer.path.display()))
+        })?;
+        let image = serde_json::json!({
+            "driver": layer.format.as_str(),
+            "file": { "driver": "file", "filename": path },
+            "backing": null,
+        });
+        let image = format!("json:{image}");
+        let arguments = ["map", "-U", "--output=json", &image];
+        let line = |text: &str| {
+            let text = text.trim_matches(['[', ']', ',', ' ']);
+            if text.is_empty() {
+                return Ok(());
+            }
+            let stretch: Stretch = serde_json::from_str(text)?;
+            if stretch.present {
+                changes.touch(stretch.start..stretch.start.saturating_add(stretch.length));
+            }
+            Ok(())
+        };
+        let ended = process::run_lines(Command::new(&self.0).args(arguments), LONG, line).await?;
+        match ended.success {
+            true => Ok(changes),
+            false => Err(HypervisorError::Failed(ended.complaint)),
+        }
+    }
+
+    /// The size of the disk that an image holds; it may be in use.
+    pub(crate) async fn virtual_size(&self, layer: &LayerFile) -> Result<u64, HypervisorError> {
+        let info = self.info(&layer.path, Some(layer.format.as_str())).await?;
+        Ok(info.virtual_size)
+    }
+
     /// Whether the file is there and is an image of that format. Any content is
     /// a raw image.
     pub(crate) async fn is_image(&self, path: &Path, format: ImageFormat) -> bool {
@@ -153,6 +222,17 @@ impl QemuImg {
         };
         found.is_ok_and(|info| info.format == format.as_str())
     }
+}
+
+/// Whether two names are of one file.
+async fn same_file(one: &Path, other: &Path) -> Result<bool, HypervisorError> {
+    let resolve = async |path: &Path| match tokio::fs::canonicalize(path).await {
+        Ok(resolved) => Ok(Some(resolved)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file_error("reading", path, &error)),
+    };
+    let (one, other) = (resolve(one).await?, resolve(other).await?);
+    Ok(one.is_some() && one == other)
 }
 
 /// Writes what the host still caches of a file to stable storage.

@@ -13,8 +13,8 @@ use isochron_engine::model::MachineId;
 use isochron_engine::ports::HypervisorError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 /// The most text of a program that is kept for an error message.
@@ -117,6 +117,33 @@ pub(crate) struct Ended {
 
 /// Runs a program to its end, or kills it after that time.
 pub(crate) async fn run(command: &mut Command, limit: Duration) -> Result<Ended, HypervisorError> {
+    run_reading(command, limit, text).await
+}
+
+/// The same; each line that it writes is taken by `line` as it comes, and none is kept.
+pub(crate) async fn run_lines(
+    command: &mut Command,
+    limit: Duration,
+    mut line: impl FnMut(&str) -> io::Result<()>,
+) -> Result<Ended, HypervisorError> {
+    let read = async |stream: Option<ChildStdout>| {
+        let Some(stream) = stream else {
+            return Ok(String::new());
+        };
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(text) = lines.next_line().await? {
+            line(&text)?;
+        }
+        Ok(String::new())
+    };
+    run_reading(command, limit, read).await
+}
+
+async fn run_reading(
+    command: &mut Command,
+    limit: Duration,
+    read: impl AsyncFnOnce(Option<ChildStdout>) -> io::Result<String>,
+) -> Result<Ended, HypervisorError> {
     let name = command
         .as_std()
         .get_program()
@@ -133,7 +160,7 @@ pub(crate) async fn run(command: &mut Command, limit: Duration) -> Result<Ended,
         .map_err(failed)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
-        let (output, complaint) = tokio::join!(text(stdout), text(stderr));
+        let (output, complaint) = tokio::join!(read(stdout), text(stderr));
         Ok::<_, io::Error>(Ended {
             success: child.wait().await?.success(),
             output: output?,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::fault::Interrupted;
 use crate::state::State;
 use crate::world::lock;
-use crate::{Call, Fault, Point, SimHypervisor, SimStore, When, World};
+use crate::{Call, Fault, Point, SimArchive, SimHypervisor, SimStore, When, World};
 
 /// One life of the daemon. Cheap to clone; all clones are one life.
 #[derive(Clone)]
@@ -50,6 +50,11 @@ impl Daemon {
     /// Its store.
     pub fn store(&self) -> Arc<SimStore> {
         Arc::new(SimStore::new(self.clone()))
+    }
+
+    /// Its archive.
+    pub fn archive(&self) -> Arc<SimArchive> {
+        Arc::new(SimArchive::new(self.clone()))
     }
 
     /// Its life ends, as by SIGKILL: armed guards act at once, and no call of its

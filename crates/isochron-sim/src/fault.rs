@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use isochron_engine::model::MachineId;
-use isochron_engine::ports::{HypervisorError, StoreError};
+use isochron_engine::ports::{ArchiveError, HypervisorError, StoreError};
 
 use crate::Daemon;
 
@@ -26,6 +26,9 @@ pub enum Point {
     FileSize,
     DeleteFile,
     Guard,
+    Allocated,
+    VirtualSize,
+    Identity,
     // Guard
     Arm,
     Disarm,
@@ -55,6 +58,14 @@ pub enum Point {
     Get,
     List,
     Commit,
+    // Archive
+    Describe,
+    OpenExport,
+    /// One disk of an export is copied.
+    CopyDisk,
+    /// An export becomes whole.
+    SealExport,
+    ClearExport,
 }
 
 /// Before or after the call's effect.
@@ -107,6 +118,13 @@ impl From<Interrupted> for HypervisorError {
 }
 
 impl From<Interrupted> for StoreError {
+    fn from(interrupted: Interrupted) -> Self {
+        let (Interrupted::Failed(sentence) | Interrupted::TimedOut(sentence)) = interrupted;
+        Self::Failed(sentence)
+    }
+}
+
+impl From<Interrupted> for ArchiveError {
     fn from(interrupted: Interrupted) -> Self {
         let (Interrupted::Failed(sentence) | Interrupted::TimedOut(sentence)) = interrupted;
         Self::Failed(sentence)

@@ -5,9 +5,10 @@
 //! one counter; a file of it is empty until it is complete.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use isochron_engine::model::ImageFormat;
+use isochron_engine::model::{Changes, FileIdentity, ImageFormat};
 use isochron_engine::ports::HypervisorError;
 
 /// Size of a complete file of memory, and of an image's own part, in bytes.
@@ -24,6 +25,10 @@ pub(crate) struct Image {
     pub(crate) complete: bool,
     /// A device of the host, which cannot be snapshotted.
     pub(crate) device: bool,
+    /// Its number, given when it is created.
+    pub(crate) inode: u64,
+    /// How often files had been changed when it was changed last.
+    pub(crate) changed: u64,
 }
 
 /// All files.
@@ -32,6 +37,13 @@ pub(crate) struct Files {
     images: BTreeMap<PathBuf, Image>,
     /// `None` until it is complete.
     memories: BTreeMap<PathBuf, Option<u64>>,
+    last_inode: u64,
+    changes: u64,
+}
+
+/// The bytes of a disk that a block is.
+pub(crate) fn bytes_of(block: u64) -> Range<u64> {
+    block * Changes::BLOCK..(block + 1) * Changes::BLOCK
 }
 
 pub(crate) fn failed(sentence: impl Into<String>) -> HypervisorError {
@@ -39,10 +51,12 @@ pub(crate) fn failed(sentence: impl Into<String>) -> HypervisorError {
 }
 
 impl Files {
-    pub(crate) fn create(&mut self, path: &Path, image: Image) -> Result<(), HypervisorError> {
+    pub(crate) fn create(&mut self, path: &Path, mut image: Image) -> Result<(), HypervisorError> {
         if self.size(path).is_some() {
             return Err(failed(format!("{} exists already", path.display())));
         }
+        self.last_inode += 1;
+        image.inode = self.last_inode;
         self.images.insert(path.to_owned(), image);
         Ok(())
     }
@@ -57,9 +71,11 @@ impl Files {
 
     pub(crate) fn image_mut(&mut self, path: &Path) -> Result<&mut Image, HypervisorError> {
         self.image(path)?;
-        self.images
-            .get_mut(path)
-            .ok_or_else(|| failed(format!("{} is gone", path.display())))
+        self.changes += 1;
+        let image = self.images.get_mut(path);
+        let image = image.ok_or_else(|| failed(format!("{} is gone", path.display())))?;
+        image.changed = self.changes;
+        Ok(image)
     }
 
     /// The chain as the files' headers say it, the named one first.
@@ -83,6 +99,34 @@ impl Files {
             view.extend(&self.image(path)?.blocks);
         }
         Ok(view)
+    }
+
+    /// Which file it is and what it is now, if it is there.
+    pub(crate) fn identity(&self, path: &Path) -> Option<FileIdentity> {
+        let image = self.images.get(path)?;
+        Some(FileIdentity {
+            inode: image.inode,
+            born: None,
+            bytes: FILE_BYTES,
+            modified: image.changed as i64,
+        })
+    }
+
+    /// What an image's own part covers, if its header says that it stands on the base.
+    pub(crate) fn allocated(&self, path: &Path, base: &Path) -> Result<Changes, HypervisorError> {
+        let image = self.image(path)?;
+        if image.backing.as_deref() != Some(base) {
+            return Err(HypervisorError::Invalid(format!(
+                "{} does not stand on {}",
+                path.display(),
+                base.display()
+            )));
+        }
+        let mut changes = Changes::none();
+        for block in image.blocks.keys() {
+            changes.touch(bytes_of(*block));
+        }
+        Ok(changes)
     }
 
     /// Copies what the top holds into the base.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use isochron_engine::model::{Definition, Machine, MachineId, Origin};
+use isochron_engine::model::{Changes, Definition, FileIdentity, Machine, MachineId, Origin};
 use isochron_engine::ports::{
     Guard, Guarded, Hypervisor, HypervisorError, LayerFile, LiveMachine, Overlay, Start,
 };
@@ -155,6 +155,8 @@ impl Hypervisor for SimHypervisor {
                         virtual_size,
                         complete: true,
                         device: false,
+                        inode: 0,
+                        changed: 0,
                     };
                     state.files.create(&overlay.layer.path, image)
                 },
@@ -201,6 +203,34 @@ impl Hypervisor for SimHypervisor {
                     .files
                     .image(&layer.path)
                     .is_ok_and(|image| image.format == layer.format))
+            })
+            .await
+    }
+
+    async fn allocated(
+        &self,
+        layer: &LayerFile,
+        base: &LayerFile,
+    ) -> Result<Changes, HypervisorError> {
+        self.daemon
+            .call(on_file(Point::Allocated, &layer.path), |state| {
+                state.files.allocated(&layer.path, &base.path)
+            })
+            .await
+    }
+
+    async fn virtual_size(&self, layer: &LayerFile) -> Result<u64, HypervisorError> {
+        self.daemon
+            .call(on_file(Point::VirtualSize, &layer.path), |state| {
+                Ok(state.files.image(&layer.path)?.virtual_size)
+            })
+            .await
+    }
+
+    async fn identity(&self, path: &Path) -> Result<Option<FileIdentity>, HypervisorError> {
+        self.daemon
+            .call(on_file(Point::Identity, path), |state| {
+                Ok(state.files.identity(path))
             })
             .await
     }

@@ -1,4 +1,4 @@
-//! The engine's three ports in memory, for tests of what must hold: machines,
+//! The engine's ports in memory, for tests of what must hold: machines,
 //! image files and a store that behave as the real ones do, on a clock of their
 //! own, with faults at any call and a daemon that can die at any call.
 //!
@@ -7,7 +7,7 @@
 //!     |                  guests, records, guards, the clock
 //!     +-- Daemon         one life of the daemon: crash() ends it, and every later
 //!           |            call of its ports fails while the processes live on
-//!           +-- SimHypervisor, SimStore
+//!           +-- SimHypervisor, SimStore, SimArchive
 //! ```
 //!
 //! Nothing is left to chance: on one thread, the same test makes the same calls
@@ -42,6 +42,7 @@
 //! # }
 //! ```
 
+mod archive;
 mod clock;
 mod daemon;
 mod fault;
@@ -55,6 +56,7 @@ mod store;
 mod survey;
 mod world;
 
+pub use archive::{SimArchive, StoredDisk, StoredExport};
 pub use clock::SimClock;
 pub use daemon::Daemon;
 pub use fault::{Call, Fault, Point, When};

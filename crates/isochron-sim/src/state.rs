@@ -7,6 +7,7 @@ use std::time::Duration;
 use isochron_engine::model::{MachineId, Power};
 use isochron_engine::ports::{Guarded, HypervisorError, LayerFile, Record, Revision, Stamp, Start};
 
+use crate::archive::Exports;
 use crate::clock::micros;
 use crate::files::{Files, failed};
 use crate::process::{Attachment, Process};
@@ -23,6 +24,7 @@ pub(crate) struct State {
     last_guard: u64,
     pub(crate) records: BTreeMap<String, Record>,
     pub(crate) revision: Revision,
+    pub(crate) exports: Exports,
 }
 
 /// A guard's process.

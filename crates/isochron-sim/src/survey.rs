@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use isochron_engine::MachineView;
-use isochron_engine::model::{MachineId, Power, Snapshot};
+use isochron_engine::model::{MachineId, Power, ReferencePoint, Snapshot};
 
 use crate::World;
 use crate::process::{Process, Save};
@@ -61,17 +61,27 @@ impl World {
     pub fn survey(&self) -> Survey {
         let state = self.state();
         Survey {
-            files: state.files.paths().cloned().collect(),
+            files: state
+                .files
+                .paths()
+                .cloned()
+                .chain(state.exports.partial())
+                .collect(),
             processes: state.processes.values().map(MachineState::from).collect(),
             guards: state.guards.len(),
         }
     }
 
     /// In sentences, where the world is not at rest or the engine's records are
-    /// not the truth about it: files that no chain, snapshot or memory accounts
-    /// for, files that are missing, chains that differ between records, headers
+    /// not the truth about it: files that no chain, snapshot, reference point or
+    /// memory accounts for, files that are missing, chains that differ between records, headers
     /// and processes, operations left half done. Empty when all is well.
-    pub fn disagreements(&self, machines: &[MachineView], snapshots: &[Snapshot]) -> Vec<String> {
+    pub fn disagreements(
+        &self,
+        machines: &[MachineView],
+        snapshots: &[Snapshot],
+        points: &[ReferencePoint],
+    ) -> Vec<String> {
         let mut found = self.unrest();
         let survey = self.survey();
         let state = self.state();
@@ -129,6 +139,16 @@ impl World {
                 }
             }
             accounted.extend(member.memory.iter().map(|memory| memory.path.clone()));
+        }
+        for member in points.iter().flat_map(|point| &point.members) {
+            for disk in &member.disks {
+                match state.files.chain(&disk.path) {
+                    Ok(chain) => accounted.extend(chain),
+                    Err(error) => {
+                        found.push(format!("point of {}: {error}", member.machine_name));
+                    }
+                }
+            }
         }
         let difference = |a: &BTreeSet<PathBuf>, b: &BTreeSet<PathBuf>, what: &str| {
             a.difference(b)

@@ -107,6 +107,8 @@ impl World {
             virtual_size: DISK_BYTES,
             complete: true,
             device,
+            inode: 0,
+            changed: 0,
         };
         self.state().files.create(path, image)
     }
@@ -275,6 +277,24 @@ impl World {
     /// image or memory.
     pub fn tear(&self, path: &Path) {
         self.state().files.tear(path);
+    }
+
+    /// Somebody changes a file behind everybody's back: its content is as before, and
+    /// that nobody can know.
+    ///
+    /// # Errors
+    /// `Failed` where it is no image.
+    pub fn touch(&self, path: &Path) -> Result<(), HypervisorError> {
+        self.state().files.image_mut(path).map(drop)
+    }
+
+    /// Makes a disk larger or smaller, as its owner can while its machine is off.
+    ///
+    /// # Errors
+    /// `Failed` where it is no image.
+    pub fn resize(&self, path: &Path, bytes: u64) -> Result<(), HypervisorError> {
+        self.state().files.image_mut(path)?.virtual_size = bytes;
+        Ok(())
     }
 
     // ---- faults ----------------------------------------------------------------------

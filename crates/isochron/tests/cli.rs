@@ -38,9 +38,15 @@ impl Daemon {
         runtime.block_on(async {
             let ports = world.daemon();
             let config = isochron_engine::Config::new(directory.path());
-            let engine = Engine::open(ports.hypervisor(), ports.store(), world.clock(), config)
-                .await
-                .unwrap();
+            let engine = Engine::open(
+                ports.hypervisor(),
+                ports.store(),
+                ports.archive(),
+                world.clock(),
+                config,
+            )
+            .await
+            .unwrap();
             let users = Users::open(ports.store()).await.unwrap();
             let router = isochron_api::router(Served {
                 engine,

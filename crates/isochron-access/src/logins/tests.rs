@@ -37,6 +37,7 @@ impl Scene {
         let engine = Engine::open(
             daemon.hypervisor(),
             daemon.store(),
+            daemon.archive(),
             world.clock(),
             Config::new(directory.path()),
         );

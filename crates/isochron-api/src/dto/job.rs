@@ -118,6 +118,8 @@ pub enum Affected {
     Collection(Uuid),
     /// A machine.
     Machine(Uuid),
+    /// A reference point.
+    ReferencePoint(Uuid),
 }
 
 same_variants!(
@@ -167,6 +169,7 @@ impl From<model::Job> for Job {
                 model::Affected::Snapshot(id) => Affected::Snapshot(id.0),
                 model::Affected::Collection(id) => Affected::Collection(id.0),
                 model::Affected::Machine(id) => Affected::Machine(id.0),
+                model::Affected::ReferencePoint(id) => Affected::ReferencePoint(id.0),
             }),
             started_at: job.started_at,
             changed_at: job.changed_at,

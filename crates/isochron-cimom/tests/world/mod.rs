@@ -71,6 +71,7 @@ impl World {
         let engine = Engine::open(
             daemon.hypervisor(),
             daemon.store(),
+            daemon.archive(),
             world.clock(),
             Config::new(state.path()),
         );

@@ -1,19 +1,25 @@
 //! After the window: the evidence is judged, memory comes to stable storage, and
-//! one transaction makes the snapshot real.
+//! one transaction makes the snapshot, or the reference point, real.
+
+use time::OffsetDateTime;
 
 use super::{Evidence, each};
 use crate::EngineError;
-use crate::cut::plan::Plan;
+use crate::cut::plan::{Makes, Member, Plan};
 use crate::engine::Inner;
 use crate::jobs::Progress;
 use crate::journal::Journal;
 use crate::model::{
-    Affected, Collection, CutMember, CutReport, DiskSnapshot, Job, Machine, MemberSnapshot,
-    MemberSnapshotId, MemorySave, MemoryState, Snapshot,
+    Affected, Collection, CutMember, CutReport, DiskPoint, DiskSnapshot, Job, Machine, MemberPoint,
+    MemberPointId, MemberSnapshot, MemberSnapshotId, MemorySave, MemoryState, ReferencePoint,
+    ReferencePointId, Snapshot, SnapshotId, random,
 };
 use crate::ports::{SaveMode, Stamp};
-use crate::records::{collection_key, journal_key, machine_key, snapshot_key};
+use crate::records::{
+    Transaction, collection_key, journal_key, machine_key, point_key, snapshot_key,
+};
 use crate::timeline::step;
+use crate::tracking::identified;
 
 pub(super) fn report(plan: &Plan, evidence: &[Evidence]) -> Result<CutReport, EngineError> {
     let mut report = CutReport {
@@ -87,8 +93,8 @@ pub(super) async fn finish_saves(
     .await
 }
 
-/// One transaction makes the snapshot real: snapshot, layers, active layers, the
-/// job's end, and the journal's.
+/// One transaction makes the snapshot or the reference point real: itself, layers,
+/// active layers, the job's end, and the journal's.
 pub(super) async fn commit(
     inner: &Inner,
     plan: &Plan,
@@ -98,42 +104,111 @@ pub(super) async fn commit(
     journal: &Journal,
     progress: &Progress,
 ) -> Result<Job, EngineError> {
-    progress.step(96, "the snapshot is being recorded");
+    progress.step(96, "what was cut is being recorded");
     let _step = step!("commit");
+    let identified = each(&plan.members, |_, member| async move {
+        let unknown = member.disks.iter().map(|disk| disk.unidentified.clone());
+        identified(inner, unknown.collect::<Vec<_>>().concat())
+            .await
+            .map_err(|error| member.error(error))
+    })
+    .await?;
     let instant = report
         .members
         .iter()
         .filter_map(|member| member.stopped_at_us)
         .max();
-    let created_at = instant
-        .and_then(from_stamp)
-        .unwrap_or_else(|| inner.clock.now());
-    let single = plan.collection.id.0 == plan.members[0].machine.id.0;
+    let instant = Instant {
+        created_at: instant
+            .and_then(from_stamp)
+            .unwrap_or_else(|| inner.clock.now()),
+        report,
+    };
     let mut transaction = inner.records.begin().await;
-    if transaction.exists(&snapshot_key(plan.id)).await? {
+    for layer in identified.iter().flatten() {
+        transaction.put(layer)?;
+    }
+    let affected = match plan.makes {
+        Makes::Snapshot(id) => {
+            put_snapshot(&mut transaction, id, plan, evidence, memory, instant).await?;
+            Affected::Snapshot(id)
+        }
+        Makes::Point(id) => {
+            put_point(&mut transaction, id, plan, evidence, instant).await?;
+            Affected::ReferencePoint(id)
+        }
+    };
+    transaction.delete(journal_key(journal.job));
+    let ended = progress.ending(Some(affected), None)?;
+    transaction.put(&ended)?;
+    transaction.commit().await?;
+    Ok(ended)
+}
+
+/// When it was, and the evidence.
+struct Instant {
+    created_at: OffsetDateTime,
+    report: CutReport,
+}
+
+impl Member {
+    /// The machine, writing to its overlays.
+    async fn switched(&self, transaction: &mut Transaction<'_>) -> Result<Machine, EngineError> {
+        let mut machine: Machine = transaction.require(&machine_key(self.machine.id)).await?;
+        for disk in &self.disks {
+            transaction.put(&disk.overlay)?;
+            machine.set_active(&disk.overlay);
+        }
+        Ok(machine)
+    }
+}
+
+impl Plan {
+    /// Whether it is of a single machine.
+    fn single(&self) -> bool {
+        self.collection.id.0 == self.members[0].machine.id.0
+    }
+
+    /// The collection's record. There is none of the collection of one that a machine
+    /// is: the plan has what it needs, and the pass has kept others from changing it.
+    async fn recorded(&self, transaction: &mut Transaction<'_>) -> Result<Collection, EngineError> {
+        let key = collection_key(self.collection.id);
+        match transaction.get::<Collection>(&key).await? {
+            Some(collection) => Ok(collection),
+            None if self.single() => Ok(self.collection.clone()),
+            None => Err(EngineError::not_found(format!(
+                "there is no {key} any more"
+            ))),
+        }
+    }
+}
+
+async fn put_snapshot(
+    transaction: &mut Transaction<'_>,
+    id: SnapshotId,
+    plan: &Plan,
+    evidence: Vec<Evidence>,
+    memory: Vec<Option<MemoryState>>,
+    instant: Instant,
+) -> Result<(), EngineError> {
+    if transaction.exists(&snapshot_key(id)).await? {
         return Err(EngineError::invalid(format!(
-            "a snapshot collection {} was taken meanwhile",
-            plan.id
+            "a snapshot collection {id} was taken meanwhile"
         )));
     }
     let mut members = Vec::with_capacity(plan.members.len());
     for ((member, evidence), memory) in plan.members.iter().zip(evidence).zip(memory) {
-        let key = machine_key(member.machine.id);
-        let mut machine: Machine = transaction.require(&key).await?;
+        let mut machine = member.switched(transaction).await?;
         let parent = match machine.current {
             Some(parent) => transaction.get::<Snapshot>(&snapshot_key(parent)).await?,
             None => None,
         };
-        for disk in &member.disks {
-            transaction.put(&disk.overlay)?;
-            machine.set_active(&disk.overlay);
-        }
-        machine.current = Some(plan.id);
+        machine.current = Some(id);
         transaction.put(&machine)?;
         members.push(MemberSnapshot {
             // Whoever asks for a single machine's snapshot can name it beforehand.
-            id: match single {
-                true => MemberSnapshotId(plan.id.0),
+            id: match plan.single() {
+                true => MemberSnapshotId(id.0),
                 false => MemberSnapshotId::new(),
             },
             machine: machine.id,
@@ -152,6 +227,7 @@ pub(super) async fn commit(
                     layer: disk.old.id,
                     path: disk.old.path.clone(),
                     format: disk.old.format,
+                    lost: None,
                 })
                 .collect(),
             left_out: member.left_out.clone(),
@@ -165,41 +241,88 @@ pub(super) async fn commit(
             }),
         });
     }
-    // There is no record of the collection of one that a machine is: the plan has
-    // what it needs, and the pass has kept others from changing it.
-    let key = collection_key(plan.collection.id);
-    let recorded: Option<Collection> = transaction.get(&key).await?;
-    if recorded.is_none() && !single {
-        return Err(EngineError::not_found(format!(
-            "there is no {key} any more"
-        )));
-    }
-    let mut collection = recorded.unwrap_or_else(|| plan.collection.clone());
+    let mut collection = plan.recorded(transaction).await?;
     let snapshot = Snapshot {
-        id: plan.id,
+        id,
         name: plan.name.clone(),
         collection: collection.id,
         collection_name: collection.name.clone(),
         kind: plan.kind,
         consistency: plan.consistency,
         parent: collection.current,
-        created_at,
+        created_at: instant.created_at,
         members,
-        cut: report,
+        cut: instant.report,
         notes: String::new(),
+        exports: Vec::new(),
     };
-    if !single {
-        collection.current = Some(plan.id);
+    if !plan.single() {
+        collection.current = Some(id);
         transaction.put(&collection)?;
     }
-    transaction.put(&snapshot)?;
-    transaction.delete(journal_key(journal.job));
-    let ended = progress.ending(Some(Affected::Snapshot(plan.id)), None)?;
-    transaction.put(&ended)?;
-    transaction.commit().await?;
-    Ok(ended)
+    transaction.put(&snapshot)
 }
 
-fn from_stamp(stamp: Stamp) -> Option<time::OffsetDateTime> {
-    time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(stamp) * 1000).ok()
+async fn put_point(
+    transaction: &mut Transaction<'_>,
+    id: ReferencePointId,
+    plan: &Plan,
+    evidence: Vec<Evidence>,
+    instant: Instant,
+) -> Result<(), EngineError> {
+    if transaction.exists(&point_key(id)).await? {
+        return Err(EngineError::invalid(format!(
+            "a reference point {id} was created meanwhile"
+        )));
+    }
+    let mut members = Vec::with_capacity(plan.members.len());
+    for (member, evidence) in plan.members.iter().zip(evidence) {
+        let machine = member.switched(transaction).await?;
+        transaction.put(&machine)?;
+        let disks = member.disks.iter().map(|disk| {
+            Ok(DiskPoint {
+                disk: disk.old.disk.clone(),
+                tracking: random(),
+                root: disk.root,
+                layer: disk.old.id,
+                path: disk.old.path.clone(),
+                format: disk.old.format,
+                virtual_size: disk.virtual_size.ok_or_else(|| {
+                    EngineError::failed(format!("the size of disk {} is not known", disk.old.disk))
+                })?,
+                lost: None,
+            })
+        });
+        members.push(MemberPoint {
+            id: match plan.single() {
+                true => MemberPointId(id.0),
+                false => MemberPointId::new(),
+            },
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            definition: machine.definition.clone(),
+            power: member.power,
+            machine_type: evidence.machine_type,
+            disks: disks.collect::<Result<_, EngineError>>()?,
+            left_out: member.left_out.clone(),
+        });
+    }
+    let collection = plan.recorded(transaction).await?;
+    transaction.put(&ReferencePoint {
+        id,
+        name: plan.name.clone(),
+        collection: collection.id,
+        collection_name: collection.name,
+        consistency: plan.consistency,
+        created_at: instant.created_at,
+        cut: instant.report,
+        members,
+        keeps_data: true,
+        notes: String::new(),
+        exports: Vec::new(),
+    })
+}
+
+fn from_stamp(stamp: Stamp) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(stamp) * 1000).ok()
 }

@@ -8,17 +8,50 @@ use futures::future::join_all;
 
 use crate::engine::Inner;
 use crate::gate::Pass;
+use crate::layers::chain;
 use crate::model::{
-    Collection, Consistency, ImageFormat, Layer, LayerId, Machine, Power, SavedState, Snapshot,
-    SnapshotId, SnapshotKind,
+    Collection, CollectionId, Consistency, ImageFormat, Layer, LayerId, Machine, Power,
+    ReferencePoint, ReferencePointId, SavedState, Snapshot, SnapshotId, SnapshotKind,
 };
 use crate::ports::{LayerFile, LiveMachine, Swap};
-use crate::records::snapshot_key;
+use crate::records::{point_key, snapshot_key};
 use crate::{CreateSnapshot, EngineError, ErrorKind};
+
+/// What a cut makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Makes {
+    /// A snapshot.
+    Snapshot(SnapshotId),
+    /// A reference point that keeps its data.
+    Point(ReferencePointId),
+}
+
+/// A request for a cut.
+pub(crate) struct Request {
+    pub(crate) makes: Makes,
+    pub(crate) collection: CollectionId,
+    pub(crate) name: Option<String>,
+    pub(crate) kind: SnapshotKind,
+    pub(crate) consistency: Option<Consistency>,
+    pub(crate) ignore_excluded_disks: bool,
+}
+
+impl From<CreateSnapshot> for Request {
+    fn from(request: CreateSnapshot) -> Self {
+        Self {
+            makes: Makes::Snapshot(request.id.unwrap_or_else(SnapshotId::new)),
+            collection: request.collection,
+            name: request.name,
+            kind: request.kind,
+            consistency: request.consistency,
+            ignore_excluded_disks: request.ignore_excluded_disks,
+        }
+    }
+}
 
 /// A checked request.
 pub(crate) struct Plan {
-    pub(crate) id: SnapshotId,
+    pub(crate) makes: Makes,
     pub(crate) name: String,
     pub(crate) collection: Collection,
     pub(crate) kind: SnapshotKind,
@@ -45,6 +78,10 @@ pub(super) struct MemberDisk {
     pub(super) old: Layer,
     pub(super) overlay: Layer,
     pub(super) virtual_size: Option<u64>,
+    /// The disk's first image.
+    pub(super) root: LayerId,
+    /// Of the layers that are frozen now, those whose files are not known yet.
+    pub(super) unidentified: Vec<Layer>,
 }
 
 impl Member {
@@ -80,7 +117,7 @@ impl Layer {
 }
 
 /// Checks a request; touches nothing.
-pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan, EngineError> {
+pub(crate) async fn plan(inner: &Inner, request: Request) -> Result<Plan, EngineError> {
     if request.kind == SnapshotKind::Standard
         && request.consistency == Some(Consistency::Application)
     {
@@ -98,24 +135,13 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
             collection.name
         )));
     }
-    let id = request.id.unwrap_or_else(SnapshotId::new);
-    if inner
-        .records
-        .get::<Snapshot>(&snapshot_key(id))
-        .await?
-        .is_some()
-    {
-        return Err(EngineError::invalid(format!(
-            "a snapshot collection {id} exists already; leave the reference out or name an \
-             unused identifier"
-        )));
-    }
+    request.makes.unused(inner).await?;
     let name = match request.name.as_ref().filter(|name| !name.trim().is_empty()) {
         Some(name) => name.clone(),
         None => format!("{} - ({})", collection.name, inner.timestamp()),
     };
     let pass = inner
-        .enter("a snapshot is being taken", &collection, &machines)
+        .enter(request.makes.what(), &collection, &machines)
         .await?;
     // Records may have changed before the pass was got.
     let collection = inner.collection_or_machine(collection.id).await?;
@@ -129,7 +155,7 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
     }
     let members = join_all(machines.into_iter().map(|machine| {
         let name = machine.name.clone();
-        let plan = Member::plan(inner, machine, id, consistency, &request);
+        let plan = Member::plan(inner, machine, consistency, &request);
         async move {
             plan.await
                 .map_err(|error| error.of(format!("member {name}")))
@@ -139,7 +165,7 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
     .into_iter()
     .collect::<Result<Vec<_>, _>>()?;
     Ok(Plan {
-        id,
+        makes: request.makes,
         name,
         collection,
         kind: request.kind,
@@ -149,13 +175,42 @@ pub(crate) async fn plan(inner: &Inner, request: CreateSnapshot) -> Result<Plan,
     })
 }
 
+impl Makes {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Snapshot(_) => "a snapshot is being taken",
+            Self::Point(_) => "a reference point is being created",
+        }
+    }
+
+    /// `InvalidParameter` where there is one of this identifier.
+    async fn unused(self, inner: &Inner) -> Result<(), EngineError> {
+        let records = &inner.records;
+        let taken = match self {
+            Self::Snapshot(id) => {
+                let found: Option<Snapshot> = records.get(&snapshot_key(id)).await?;
+                found.map(|_| format!("a snapshot collection {id}"))
+            }
+            Self::Point(id) => {
+                let found: Option<ReferencePoint> = records.get(&point_key(id)).await?;
+                found.map(|_| format!("a reference point {id}"))
+            }
+        };
+        match taken {
+            Some(taken) => Err(EngineError::invalid(format!(
+                "{taken} exists already; leave the reference out or name an unused identifier"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Member {
     async fn plan(
         inner: &Inner,
         machine: Machine,
-        id: SnapshotId,
         consistency: Consistency,
-        request: &CreateSnapshot,
+        request: &Request,
     ) -> Result<Self, EngineError> {
         let live = inner.hypervisor.live(&machine).await?;
         let power = match &live {
@@ -234,14 +289,27 @@ impl Member {
                 }
                 virtual_size = Some(truth.virtual_size);
             }
+            if virtual_size.is_none() && matches!(request.makes, Makes::Point(_)) {
+                virtual_size = Some(inner.hypervisor.virtual_size(&old.file()).await?);
+            }
+            let chain = chain(&layers, old.id);
             disks.push(MemberDisk {
                 old: old.clone(),
                 overlay: overlay_on(old, &layers),
                 virtual_size,
+                root: chain.last().map_or(old.id, |root| root.id),
+                unidentified: chain
+                    .into_iter()
+                    .filter(|layer| layer.identity.is_none())
+                    .collect(),
             });
         }
-        let memory = (request.kind == SnapshotKind::Standard && live.is_some())
-            .then(|| inner.memory_file(id, machine.id));
+        let memory = match request.makes {
+            Makes::Snapshot(id) if request.kind == SnapshotKind::Standard && live.is_some() => {
+                Some(inner.memory_file(id, machine.id))
+            }
+            _ => None,
+        };
         let saved = (request.kind == SnapshotKind::Standard && live.is_none())
             .then(|| machine.saved.clone())
             .flatten();
@@ -273,6 +341,7 @@ pub(crate) fn overlay_on(base: &Layer, layers: &[Layer]) -> Layer {
         path,
         format: ImageFormat::Qcow2,
         parent: Some(base.id),
+        identity: None,
         ..base.clone()
     }
 }

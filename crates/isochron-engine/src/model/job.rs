@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{CollectionId, JobId, MachineId, SnapshotId};
+use super::{CollectionId, JobExport, JobId, MachineId, ReferencePointId, SnapshotId};
 use crate::ErrorKind;
 
 /// A job.
@@ -25,8 +25,14 @@ pub struct Job {
     pub owner: Option<String>,
     /// The collection that it works on; or, as a collection of one, the machine.
     pub collection: Option<CollectionId>,
-    /// The snapshot collection that it makes, applies or destroys.
+    /// The snapshot collection that it makes, applies, exports or destroys.
     pub snapshot: Option<SnapshotId>,
+    /// The reference point that it makes, exports or destroys.
+    #[serde(default)]
+    pub point: Option<ReferencePointId>,
+    /// What it exports.
+    #[serde(default)]
+    pub export: Option<JobExport>,
     /// The element that it affects, for CIM's AffectedJobElement; empty when it
     /// failed.
     pub affected: Option<Affected>,
@@ -109,6 +115,8 @@ pub enum Affected {
     Collection(CollectionId),
     /// A machine.
     Machine(MachineId),
+    /// A reference point.
+    ReferencePoint(ReferencePointId),
 }
 
 /// Why a job failed.

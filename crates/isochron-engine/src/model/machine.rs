@@ -252,6 +252,24 @@ pub struct Layer {
     pub format: ImageFormat,
     /// The layer beneath; none for the image that the owner brought.
     pub parent: Option<LayerId>,
+    /// What its file was when it was frozen, or when we changed it last; absent while
+    /// a guest or we may write to it. What differs now was changed by somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<FileIdentity>,
+}
+
+/// What tells a file from another of its name, and from itself after a change. Its
+/// device's number is no part of it: that may be another after each boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIdentity {
+    /// Its number in its file system.
+    pub inode: u64,
+    /// When it was created, where the file system knows, in nanoseconds since 1970.
+    pub born: Option<i64>,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// When its content was last changed, in nanoseconds since 1970.
+    pub modified: i64,
 }
 
 impl Layer {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{
-    CollectionId, Definition, ImageFormat, LayerId, MachineId, MemberSnapshotId, Power, SnapshotId,
+    CollectionId, Definition, FinishedExport, ImageFormat, LayerId, MachineId, MemberSnapshotId,
+    Power, SnapshotId,
 };
 
 /// A snapshot of a whole collection at one instant.
@@ -37,6 +38,9 @@ pub struct Snapshot {
     /// Free text of its owner.
     #[serde(default)]
     pub notes: String,
+    /// Its finished exports, the newest first.
+    #[serde(default)]
+    pub exports: Vec<FinishedExport>,
 }
 
 impl Snapshot {
@@ -108,6 +112,10 @@ pub struct DiskSnapshot {
     pub path: PathBuf,
     /// Its format.
     pub format: ImageFormat,
+    /// Why no difference can be told from it any more: somebody else has changed or
+    /// replaced a file beneath.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
 }
 
 /// Saved memory and device state.

@@ -32,6 +32,9 @@ pub enum ArchiveError {
     /// A file of an export is not what its manifest says.
     #[error("{0}")]
     Damaged(String),
+    /// There is no archive here.
+    #[error("{0}")]
+    NotSupported(String),
     /// The caller took it back.
     #[error("the export was cancelled")]
     Cancelled,

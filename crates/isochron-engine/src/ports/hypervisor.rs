@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::{Definition, ImageFormat, LayerId, Machine, MachineId, Power};
+use crate::model::{
+    Changes, Definition, FileIdentity, ImageFormat, LayerId, Machine, MachineId, Power,
+};
 
 /// Why the hypervisor refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -183,6 +185,39 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Whether the file is a complete image of that format.
     async fn is_image(&self, layer: &LayerFile) -> Result<bool, HypervisorError>;
 
+    /// The blocks in which what a frozen layer reads as can differ from what `base`
+    /// reads as, on which it stands: those that its own file covers, with data or with
+    /// zeroes. A guest may have the file open below its active layer. Of a raw layer
+    /// that is every block.
+    ///
+    /// # Errors
+    /// `Invalid` the file's header does not say that it stands on `base`.
+    async fn allocated(
+        &self,
+        layer: &LayerFile,
+        base: &LayerFile,
+    ) -> Result<Changes, HypervisorError>;
+
+    /// The size of the disk that a frozen layer holds, as a guest sees it, in bytes. A
+    /// guest may have the file open.
+    async fn virtual_size(&self, layer: &LayerFile) -> Result<u64, HypervisorError>;
+
+    /// Which file it is and what it is now; `None` if it is not there. What it says is
+    /// true after a loss of power too.
+    async fn identity(&self, path: &Path) -> Result<Option<FileIdentity>, HypervisorError> {
+        let owned = path.to_owned();
+        let asked = tokio::task::spawn_blocking(move || identity(&owned)).await;
+        let failed = |error: &dyn std::fmt::Display| {
+            HypervisorError::Failed(format!("cannot read {}: {error}", path.display()))
+        };
+        match asked {
+            Ok(Ok(identity)) => Ok(Some(identity)),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
     /// A file's length in bytes; `None` if it is not there.
     async fn file_size(&self, path: &Path) -> Result<Option<u64>, HypervisorError> {
         match tokio::fs::metadata(path).await {
@@ -200,6 +235,23 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Starts a guard over live machines, unarmed.
     async fn guard(&self, members: &[Guarded]) -> Result<Box<dyn Guard>, HypervisorError>;
+}
+
+fn identity(path: &Path) -> std::io::Result<FileIdentity> {
+    let file = std::fs::File::open(path)?;
+    // The time of its last change would be an older one after a loss of power.
+    file.sync_all()?;
+    let found = file.metadata()?;
+    let nanoseconds = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_nanos()).ok()
+    };
+    Ok(FileIdentity {
+        inode: std::os::unix::fs::MetadataExt::ino(&found),
+        born: found.created().ok().and_then(nanoseconds),
+        bytes: found.len(),
+        modified: found.modified().ok().and_then(nanoseconds).unwrap_or(0),
+    })
 }
 
 /// A machine that has a process.

@@ -33,6 +33,9 @@ fn words(events: &[Event]) -> Vec<String> {
         Event::Snapshot(c) => Some(change("snapshot", c, |s| {
             format!("{}/{:?}", s.name, s.parent.is_some())
         })),
+        Event::ReferencePoint(c) => Some(change("point", c, |p| {
+            format!("{} keeps data: {}", p.name, p.keeps_data)
+        })),
         Event::Collection(c) => Some(change("collection", c, |c| {
             format!("{}/{}", c.name, c.machines.len())
         })),

@@ -68,7 +68,20 @@ fn asks(point: Point) -> bool {
     use Point::*;
     matches!(
         point,
-        Check | Live | IsImage | FileSize | Power | MachineType | Disks | AgentAnswers | Get | List
+        Check
+            | Live
+            | IsImage
+            | FileSize
+            | Allocated
+            | VirtualSize
+            | Identity
+            | Power
+            | MachineType
+            | Disks
+            | AgentAnswers
+            | Get
+            | List
+            | Describe
     )
 }
 
@@ -90,7 +103,14 @@ pub async fn open(daemon: &Daemon, state: &Path) -> Result<Engine, EngineError> 
         job_retention: Duration::from_secs(100_000),
         ..Config::new(state)
     };
-    Engine::open(daemon.hypervisor(), daemon.store(), clock, config).await
+    Engine::open(
+        daemon.hypervisor(),
+        daemon.store(),
+        daemon.archive(),
+        clock,
+        config,
+    )
+    .await
 }
 
 /// A definition with an agent.
@@ -144,7 +164,8 @@ pub async fn disagreements(world: &World, engine: &Engine) -> Result<Vec<String>
         views.push(engine.machine_view(machine.id).await?);
     }
     let snapshots = engine.snapshots(None).await?;
-    let mut disagreements = world.disagreements(&views, &snapshots);
+    let points = engine.reference_points(None).await?;
+    let mut disagreements = world.disagreements(&views, &snapshots, &points);
     disagreements.extend(relations(engine).await?);
     Ok(disagreements)
 }

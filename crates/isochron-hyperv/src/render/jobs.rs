@@ -211,6 +211,8 @@ mod tests {
             owner: None,
             collection: None,
             snapshot: None,
+            point: None,
+            export: None,
             affected: None,
             started_at: at,
             changed_at: at,

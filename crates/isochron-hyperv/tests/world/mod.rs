@@ -216,6 +216,7 @@ impl Setup {
         let engine = Engine::open(
             daemon.hypervisor(),
             daemon.store(),
+            daemon.archive(),
             world.clock(),
             Config::new(state.path()),
         )

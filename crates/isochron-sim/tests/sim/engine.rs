@@ -23,9 +23,15 @@ struct Setup {
 async fn open(daemon: &Daemon, state: &Path) -> Engine {
     let clock = daemon.world().clock();
     let config = Config::new(state);
-    Engine::open(daemon.hypervisor(), daemon.store(), clock, config)
-        .await
-        .unwrap()
+    Engine::open(
+        daemon.hypervisor(),
+        daemon.store(),
+        daemon.archive(),
+        clock,
+        config,
+    )
+    .await
+    .unwrap()
 }
 
 async fn setup() -> Setup {
@@ -75,7 +81,8 @@ async fn disagreements(world: &World, engine: &Engine) -> Vec<String> {
         views.push(engine.machine_view(machine.id).await.unwrap());
     }
     let snapshots = engine.snapshots(None).await.unwrap();
-    world.disagreements(&views, &snapshots)
+    let points = engine.reference_points(None).await.unwrap();
+    world.disagreements(&views, &snapshots, &points)
 }
 
 #[tokio::test(start_paused = true)]

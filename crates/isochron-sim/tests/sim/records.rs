@@ -91,6 +91,7 @@ fn view(machine: &Machine, power: Power, chain: &[&str]) -> MachineView {
             path: file.path,
             format: file.format,
             parent: None,
+            identity: None,
         }
     };
     let disk = DiskView {
@@ -121,20 +122,20 @@ async fn what_is_left_over_or_untrue_is_found() {
         }
     };
     let truth = || view(&a, Power::Running, &[A]);
-    is(world.disagreements(&[truth()], &[]), &[]);
+    is(world.disagreements(&[truth()], &[], &[]), &[]);
     is(
-        world.disagreements(&[view(&a, Power::Off, &[A])], &[]),
+        world.disagreements(&[view(&a, Power::Off, &[A])], &[], &[]),
         &["said to be Off"],
     );
 
     overlay(&daemon, &*live, "/images/1", A).await;
     is(
-        world.disagreements(&[truth()], &[]),
+        world.disagreements(&[truth()], &[], &[]),
         &["open", "left over: /images/1"],
     );
     live.close_layers(&[layer("/images/1")]).await.unwrap();
     is(
-        world.disagreements(&[truth()], &[]),
+        world.disagreements(&[truth()], &[], &[]),
         &["left over: /images/1"],
     );
 
@@ -142,10 +143,10 @@ async fn what_is_left_over_or_untrue_is_found() {
         .await
         .unwrap();
     cut(&*live, "/images/1").await;
-    let found = world.disagreements(&[truth()], &[]);
+    let found = world.disagreements(&[truth()], &[], &[]);
     is(found, &["the process has", "left over: /images/1"]);
     is(
-        world.disagreements(&[view(&a, Power::Running, &["/images/1", A])], &[]),
+        world.disagreements(&[view(&a, Power::Running, &["/images/1", A])], &[], &[]),
         &[],
     );
 
@@ -154,7 +155,7 @@ async fn what_is_left_over_or_untrue_is_found() {
         .unwrap();
     let guard = daemon.hypervisor().guard(&[]).await.unwrap();
     live.prepare_save(Power::Running).await.unwrap();
-    let found = world.disagreements(&[view(&a, Power::Running, &["/images/1", A])], &[]);
+    let found = world.disagreements(&[view(&a, Power::Running, &["/images/1", A])], &[], &[]);
     is(found, &["frozen", "saving memory", "guards live"]);
     drop(guard);
     world.kill_process(a.id);
@@ -173,6 +174,10 @@ async fn what_is_left_over_or_untrue_is_found() {
         .delete_file(Path::new("/images/1"))
         .await
         .unwrap();
-    let found = world.disagreements(&[view(&a, Power::Off, &["/images/2", "/images/1", A])], &[]);
+    let found = world.disagreements(
+        &[view(&a, Power::Off, &["/images/2", "/images/1", A])],
+        &[],
+        &[],
+    );
     is(found, &["headers", "missing: /images/1"]);
 }

@@ -22,7 +22,7 @@ impl Host {
         let state = tempfile::tempdir().unwrap();
         let (hypervisor, store) = (daemon.hypervisor(), daemon.store());
         let config = Config::new(state.path());
-        let engine = Engine::open(hypervisor, store, world.clock(), config)
+        let engine = Engine::open(hypervisor, store, daemon.archive(), world.clock(), config)
             .await
             .unwrap();
         Self {
@@ -39,7 +39,7 @@ impl Host {
         let (hypervisor, store) = (daemon.hypervisor(), daemon.store());
         let config = self.engine.config().clone();
         let clock = self.world.clock();
-        Engine::open(hypervisor, store, clock, config)
+        Engine::open(hypervisor, store, daemon.archive(), clock, config)
             .await
             .unwrap()
     }
