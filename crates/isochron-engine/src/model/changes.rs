@@ -45,6 +45,17 @@ impl Changes {
         self.0.len() * Self::BLOCK
     }
 
+    /// The first range of bytes that ends after this byte, cut to begin no earlier
+    /// than the byte's block; its end is a block's.
+    pub fn next_range(&self, byte: u64) -> Option<Range<u64>> {
+        let from = u32::try_from(byte / Self::BLOCK).ok()?;
+        let mut range = self.0.iter();
+        range.advance_to(from);
+        let all = range.next_range()?;
+        let (first, last) = (u64::from(*all.start()), u64::from(*all.end()));
+        Some(first * Self::BLOCK..(last + 1) * Self::BLOCK)
+    }
+
     /// The ranges of bytes, rising, none touching the next, cut at the disk's size.
     pub fn ranges(&self, size: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut blocks = self.0.iter().peekable();

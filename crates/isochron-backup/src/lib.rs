@@ -1,0 +1,31 @@
+//! Exports of collections: directories that hold a collection at one instant, in full
+//! or as what changed since another, that can be verified and restored without a
+//! daemon, and by `qemu-img` alone.
+//!
+//! [`DirectoryArchive`] is the engine's port
+//! [`Archive`](isochron_engine::ports::Archive). What is in a directory says
+//! `docs/export.md`.
+//!
+//! Images are read through `qemu-nbd` only, and written by ourselves; nothing here
+//! understands what a guest or a stranger wrote into an image.
+
+mod archive;
+mod chain;
+mod control;
+mod copy;
+pub mod digest;
+mod directory;
+mod export;
+pub mod leaves;
+pub mod manifest;
+pub mod nbd;
+mod plan;
+mod qcow2;
+mod restore;
+mod server;
+mod threads;
+mod verify;
+
+pub use archive::DirectoryArchive;
+pub use restore::{Restore, Restored, RestoredMember, restore};
+pub use verify::{Damage, Verified, VerifiedExport, verify};
