@@ -67,6 +67,8 @@ pub use values::{Address, Anonymous, Span};
 use file::File;
 
 /// The ports of CIM-XML (DSP0200 §7).
+/// The most that `limits.cimxml_depth` may be.
+const XML_DEPTH_MAX: usize = 256;
 const CIMXML: u16 = 5988;
 const CIMXML_HTTPS: u16 = 5989;
 
@@ -159,6 +161,10 @@ pub struct Limits {
     pub body: Span,
     /// Size of a request of CIM-XML, in KiB.
     pub cimxml_request_kib: usize,
+    /// Elements of such a request that are nested in one another.
+    pub cimxml_depth: usize,
+    /// Elements of such a request.
+    pub cimxml_elements: usize,
     /// Size of a request of the JSON API, in KiB.
     pub http_request_kib: usize,
     /// For an operation of CIM-XML, after which its client is not kept waiting.
@@ -284,6 +290,8 @@ impl Config {
                 headers: limits.headers.unwrap_or(Span(cimxml.header_timeout)),
                 body: limits.body.unwrap_or(Span(cimxml.body_timeout)),
                 cimxml_request_kib: limits.cimxml_request_kib.unwrap_or(cimxml.max_body >> 10),
+                cimxml_depth: limits.cimxml_depth.unwrap_or(cimxml.max_depth),
+                cimxml_elements: limits.cimxml_elements.unwrap_or(cimxml.max_elements),
                 http_request_kib: limits.http_request_kib.unwrap_or(http.body >> 10),
                 operation: limits.operation.unwrap_or(Span(cimxml.operation_timeout)),
                 enumerations: limits.enumerations.unwrap_or(cimxml.enumerations.open),
@@ -352,6 +360,8 @@ impl Config {
             ("connections", self.limits.connections),
             ("connections_per_peer", self.limits.connections_per_peer),
             ("cimxml_request_kib", self.limits.cimxml_request_kib),
+            ("cimxml_depth", self.limits.cimxml_depth),
+            ("cimxml_elements", self.limits.cimxml_elements),
             ("http_request_kib", self.limits.http_request_kib),
             ("enumerations", self.limits.enumerations),
             ("enumerations_per_user", self.limits.enumerations_per_user),
@@ -359,6 +369,13 @@ impl Config {
             if limit == 0 {
                 return Err(format!("limits.{key} = 0 lets nothing through"));
             }
+        }
+        let depth = self.limits.cimxml_depth;
+        if depth > XML_DEPTH_MAX {
+            return Err(format!(
+                "limits.cimxml_depth = {depth} is more than {XML_DEPTH_MAX}: each level takes \
+                 stack of the daemon"
+            ));
         }
         Ok(())
     }

@@ -238,6 +238,8 @@ fn cimxml_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_c
     isochron_cimxml::Config {
         authenticator: logins.clone(),
         max_body: config.limits.cimxml_request_kib << 10,
+        max_depth: config.limits.cimxml_depth,
+        max_elements: config.limits.cimxml_elements,
         header_timeout: config.limits.headers.0,
         body_timeout: config.limits.body.0,
         operation_timeout: config.limits.operation.0,

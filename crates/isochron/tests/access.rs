@@ -641,7 +641,8 @@ fn answer(address: &str, request: &[u8]) -> String {
 fn what_is_too_much_is_refused_and_keeps_nobody_out() {
     let host = Host::with(
         "http = \"127.0.0.1:0\"\n[limits]\nconnections = 20\nconnections_per_peer = 10\n\
-         headers = \"600ms\"\nbody = \"600ms\"\ncimxml_request_kib = 16\nhttp_request_kib = 4\n",
+         headers = \"600ms\"\nbody = \"600ms\"\ncimxml_request_kib = 16\nhttp_request_kib = 4\n\
+         cimxml_depth = 9\ncimxml_elements = 40\n",
         &[],
     );
     let cim = host.cimxml.strip_prefix("http://").unwrap().to_owned();
@@ -655,6 +656,11 @@ fn what_is_too_much_is_refused_and_keeps_nobody_out() {
              Content-Length: {length}\r\n\r\n"
         )
     };
+    // Nested too deep, and with too many elements.
+    for xml in ["<A>".repeat(10), format!("<A>{}</A>", "<B/>".repeat(40))] {
+        let status = answer(&cim, format!("{}{xml}", post(xml.len())).as_bytes());
+        assert!(status.starts_with("HTTP/1.1 413"), "{status}");
+    }
     for (address, kib) in [(&cim, 16), (&json, 4)] {
         // Too large, told by its length and by what comes.
         let large = (kib << 10) + 1;

@@ -45,6 +45,10 @@ pub struct Config {
     pub realm: String,
     /// Bytes of a request's body.
     pub max_body: usize,
+    /// Elements of a request that are nested in one another.
+    pub max_depth: usize,
+    /// Elements of a request.
+    pub max_elements: usize,
     /// From a connection's start, or its last response, to the end of the next
     /// request's headers.
     pub header_timeout: Duration,
@@ -62,13 +66,16 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// Everyone is let in; 16 MiB, 30 s for headers and for a body, five minutes for
+    /// Everyone is let in; 16 MiB, 64 levels, a million elements, 30 s for headers and for a body, five minutes for
     /// an operation, one for a piece of a response, 5 s at shutdown.
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
             authenticator: Arc::new(AllowAll),
             realm: "isochron".into(),
-            max_body: 16 << 20,
+            max_body: limits.bytes,
+            max_depth: limits.depth,
+            max_elements: limits.elements,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             operation_timeout: Duration::from_secs(300),
@@ -83,7 +90,8 @@ impl Config {
     fn limits(&self) -> Limits {
         Limits {
             bytes: self.max_body,
-            ..Limits::default()
+            depth: self.max_depth,
+            elements: self.max_elements,
         }
     }
 

@@ -6,7 +6,9 @@ use isochron_cimxml::Config;
 use tokio::net::TcpListener;
 
 use crate::common::Running;
-use crate::{Expected, FINE, HEADERS, ILL, INVALID, LARGE, MEDIA, check, good, post};
+use crate::{
+    Expected, FINE, HEADERS, ILL, INVALID, LARGE, MEDIA, check, exchange, good, post, status,
+};
 
 fn utf16(text: &str, big: bool, mark: bool) -> Vec<u8> {
     let units = mark
@@ -273,5 +275,49 @@ async fn documents() {
     let rows = rows.into_iter();
     let rows = rows.map(|(name, body, expected)| (name, post(HEADERS, body.as_bytes()), expected));
     check(&server, rows.collect()).await;
+    server.stop().await;
+}
+
+/// The limits are those that the server is given, and the stack is enough for as many
+/// levels as it may be given.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_the_configuration() {
+    let server = Running::start(Config {
+        max_depth: 256,
+        max_elements: 400,
+        ..Config::default()
+    })
+    .await;
+    let parameter = |xml: &str| {
+        let parameter = format!("<IPARAMVALUE NAME=\"X\">{xml}</IPARAMVALUE></IMETHODCALL>");
+        good().replace("</IMETHODCALL>", &parameter)
+    };
+    let references = |levels: usize| {
+        let open = "<VALUE.REFERENCE><INSTANCENAME CLASSNAME=\"C\"><KEYBINDING NAME=\"K\">";
+        let close = "</KEYBINDING></INSTANCENAME></VALUE.REFERENCE>";
+        let inner = "<KEYVALUE>1</KEYVALUE>";
+        parameter(&format!(
+            "{}{inner}{}",
+            open.repeat(levels),
+            close.repeat(levels)
+        ))
+    };
+    let texts = |count: usize| {
+        parameter(&format!(
+            "<VALUE.ARRAY>{}</VALUE.ARRAY>",
+            "<VALUE/>".repeat(count)
+        ))
+    };
+    // What can be read is no parameter of this operation, which is the call's error.
+    for (body, code) in [
+        (references(83), 200),
+        (references(84), 413),
+        (texts(380), 200),
+        (texts(400), 413),
+    ] {
+        let response = exchange(&server, &post(HEADERS, body.as_bytes())).await;
+        assert_eq!(status(&response), Some(code), "{response}");
+        assert_eq!(code == 200, response.contains("CODE=\"4\""), "{response}");
+    }
     server.stop().await;
 }

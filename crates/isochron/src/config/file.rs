@@ -63,6 +63,8 @@ pub(super) struct FileLimits {
     pub(super) headers: Option<Span>,
     pub(super) body: Option<Span>,
     pub(super) cimxml_request_kib: Option<usize>,
+    pub(super) cimxml_depth: Option<usize>,
+    pub(super) cimxml_elements: Option<usize>,
     pub(super) http_request_kib: Option<usize>,
     pub(super) operation: Option<Span>,
     pub(super) enumerations: Option<usize>,

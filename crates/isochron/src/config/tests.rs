@@ -85,6 +85,8 @@ fn every_key() {
         headers = "6s"
         body = "5s"
         cimxml_request_kib = 4
+        cimxml_depth = 30
+        cimxml_elements = 31
         http_request_kib = 3
         operation = "2s"
         enumerations = 6
@@ -136,6 +138,7 @@ fn every_key() {
     let enumerations = (limits.enumerations, limits.enumerations_per_user);
     assert_eq!(enumerations, (6, 5));
     assert_eq!((limits.cimxml_request_kib, limits.http_request_kib), (4, 3));
+    assert_eq!((limits.cimxml_depth, limits.cimxml_elements), (30, 31));
     assert_eq!(config.qemu.binary, Path::new("/conf/bin/qemu"));
     assert_eq!(config.qemu.img, Path::new("qemu-img-9"));
     let engine = config.engine();
@@ -210,6 +213,8 @@ fn what_is_not_safe_is_not_listened_on() {
     }
     let nothing = read("[limits]\nconnections = 0").unwrap().check();
     assert!(nothing.unwrap_err().contains("limits.connections"));
+    let deep = read("[limits]\ncimxml_depth = 257").unwrap().check();
+    assert!(deep.unwrap_err().contains("more than 256"));
 }
 
 #[test]
