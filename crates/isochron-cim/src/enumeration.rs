@@ -140,6 +140,11 @@ impl<K: Clone> Enumerations<K> {
         }
     }
 
+    /// The longest that an enumeration stays open unused.
+    pub fn longest(&self) -> Duration {
+        self.limits.longest_timeout
+    }
+
     /// Opens an enumeration of the stream with its first page of `most` instances.
     ///
     /// # Errors
@@ -152,13 +157,31 @@ impl<K: Clone> Enumerations<K> {
         timeout: Duration,
         most: usize,
     ) -> Result<Page, CimError> {
+        let fits = |_: &Instance| true;
+        self.open_fitting(cx, stream, kind, timeout, most, fits)
+            .await
+    }
+
+    /// The same with a page that ends before the first instance that does not fit.
+    ///
+    /// # Errors
+    /// As of [`Enumerations::open`].
+    pub async fn open_fitting(
+        &self,
+        cx: &RequestContext,
+        stream: InstanceStream,
+        kind: K,
+        timeout: Duration,
+        most: usize,
+        fits: impl FnMut(&Instance) -> bool + Send,
+    ) -> Result<Page, CimError> {
         let owner = Owner::of(cx);
         drop(self.room(&owner)?);
         let mut rest = Box::new(Rest {
             stream,
             ahead: None,
         });
-        let (instances, more) = rest.read(most, self.limits).await?;
+        let (instances, more) = rest.read(most, self.limits, fits).await?;
         let context = match more {
             false => None,
             true => {
@@ -198,11 +221,29 @@ impl<K: Clone> Enumerations<K> {
         kind: impl Fn(&K) -> bool,
         most: usize,
     ) -> Result<Page, CimError> {
+        self.pull_fitting(cx, context, kind, most, |_: &Instance| true)
+            .await
+    }
+
+    /// The same with a page that ends before the first instance that does not fit, which
+    /// is the next page's first: a page that is empty before the end is one whose first
+    /// instance is too large.
+    ///
+    /// # Errors
+    /// As of [`Enumerations::pull`].
+    pub async fn pull_fitting(
+        &self,
+        cx: &RequestContext,
+        context: &str,
+        kind: impl Fn(&K) -> bool,
+        most: usize,
+        fits: impl FnMut(&Instance) -> bool + Send,
+    ) -> Result<Page, CimError> {
         let mut busy = self.take(cx, context, kind)?;
         let Some(rest) = &mut busy.rest else {
             return Err(unknown(context));
         };
-        let (instances, more) = rest.read(most, self.limits).await?;
+        let (instances, more) = rest.read(most, self.limits, fits).await?;
         if !busy.put_back(more) {
             return Err(CimError::new(
                 Status::PullHasBeenAbandoned,
@@ -339,6 +380,7 @@ impl Rest {
         &mut self,
         most: usize,
         limits: EnumerationLimits,
+        mut fits: impl FnMut(&Instance) -> bool + Send,
     ) -> Result<(Vec<Instance>, bool), CimError> {
         // A page without instances does not touch the source.
         let most = most.min(limits.page);
@@ -354,6 +396,10 @@ impl Rest {
             let Some(instance) = next else {
                 return Ok((instances, false));
             };
+            if !fits(&instance) {
+                self.ahead = Some(instance);
+                return Ok((instances, true));
+            }
             bytes += text_bytes(&instance);
             instances.push(instance);
         }

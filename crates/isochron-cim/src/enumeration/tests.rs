@@ -103,6 +103,31 @@ fn a_page_of_large_instances_is_shorter() {
 }
 
 #[test]
+fn what_does_not_fit_is_the_next_pages_first() {
+    let all = small();
+    let cx = cx("ada", "root/x");
+    let (stream, made) = counted(3);
+    block_on(async {
+        let mut room = 2;
+        let fits = |_: &Instance| {
+            room -= 1;
+            room >= 0
+        };
+        let page = all.open_fitting(&cx, stream, 1, MINUTE, 4, fits).await;
+        let page = page.unwrap();
+        assert_eq!((page.instances.len(), made.load(Ordering::SeqCst)), (2, 3));
+        let context = page.context.unwrap();
+        // One that never fits stays, and the page is empty.
+        let none = |_: &Instance| false;
+        let page = all.pull_fitting(&cx, &context, |_| true, 4, none).await;
+        let page = page.unwrap();
+        assert_eq!((page.instances.len(), page.context.is_some()), (0, true));
+        let page = all.pull(&cx, &context, |_| true, 4).await.unwrap();
+        assert_eq!((page.instances.len(), page.context), (1, None));
+    });
+}
+
+#[test]
 fn a_context_is_its_openers_alone() {
     let all = small();
     let ada = cx("ada", "root/x");

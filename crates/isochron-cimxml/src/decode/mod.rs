@@ -17,8 +17,8 @@ pub(crate) use class::SCOPES;
 pub use embedded::decode_embedded;
 pub use export::{ListenerError, export_response};
 pub use message::{Argument, Arguments, Call, Request, request};
-pub use xml::Limits;
 pub(crate) use xml::is_xml_char;
+pub use xml::{Element, Limits, Pull, Token};
 
 /// Why a document is no CIM-XML request, with the reason for its sender.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,4 +50,4 @@ pub enum DecodeError {
 }
 
 /// The result of decoding.
-pub(crate) type Decoded<T> = Result<T, DecodeError>;
+pub type Decoded<T> = Result<T, DecodeError>;

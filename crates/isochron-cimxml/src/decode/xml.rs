@@ -45,14 +45,23 @@ pub(crate) fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// A start tag. Prefixes are dropped: DSP0201's elements are in no namespace.
+/// A start tag.
 #[derive(Debug)]
-pub(crate) struct Element {
+pub struct Element {
+    /// The name without its prefix: DSP0201's elements are in no namespace.
     pub name: String,
+    /// The prefix; empty where there is none.
+    pub prefix: String,
     attributes: Vec<(String, String)>,
 }
 
 impl Element {
+    /// The attributes as they are written, those that declare namespaces too.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let attributes = self.attributes.iter();
+        attributes.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The attribute's value.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes
@@ -62,7 +71,7 @@ impl Element {
     }
 
     /// The value of an attribute that must be there and not be empty.
-    pub fn required(&self, name: &str) -> Decoded<&str> {
+    pub(crate) fn required(&self, name: &str) -> Decoded<&str> {
         self.attribute(name)
             .filter(|value| !value.is_empty())
             .ok_or_else(|| {
@@ -71,7 +80,7 @@ impl Element {
     }
 
     /// A boolean attribute, or what it is by default.
-    pub fn flag(&self, name: &str, default: bool) -> Decoded<bool> {
+    pub(crate) fn flag(&self, name: &str, default: bool) -> Decoded<bool> {
         match self.attribute(name) {
             None => Ok(default),
             Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
@@ -84,20 +93,26 @@ impl Element {
     }
 
     /// The error for this element where it has no place.
-    pub fn unexpected(&self, parent: &str) -> DecodeError {
+    pub(crate) fn unexpected(&self, parent: &str) -> DecodeError {
         DecodeError::NotLooselyValid(format!("{} has no place in {parent}", self.name))
     }
 }
 
-enum Token<'a> {
+/// What a document consists of.
+#[derive(Debug)]
+pub enum Token<'a> {
+    /// An element begins.
     Open(Element),
+    /// The element that was opened last and not closed ends.
     Close,
+    /// Some of the text of an element.
     Text(Cow<'a, str>),
+    /// The document is over.
     End,
 }
 
 /// The reader. Its methods named after elements are in the sibling files.
-pub(crate) struct Pull<'a> {
+pub struct Pull<'a> {
     reader: Reader<&'a [u8]>,
     /// What is left of the limits.
     depth_left: usize,
@@ -107,7 +122,7 @@ pub(crate) struct Pull<'a> {
     /// Whether there was a document type declaration.
     typed: bool,
     /// Whether the document is an embedded one, read with tolerance.
-    pub lenient: bool,
+    pub(crate) lenient: bool,
 }
 
 #[derive(PartialEq)]
@@ -120,6 +135,9 @@ enum Root {
 
 impl<'a> Pull<'a> {
     /// A reader of a request's bytes.
+    ///
+    /// # Errors
+    /// They are no UTF-8, hold what XML cannot, or are more than allowed.
     pub fn document(bytes: &'a [u8], limits: Limits) -> Decoded<Self> {
         const MARK: &[u8] = b"\xef\xbb\xbf";
         let bytes = bytes.strip_prefix(MARK).unwrap_or(bytes);
@@ -136,8 +154,19 @@ impl<'a> Pull<'a> {
         Self::text(text, limits)
     }
 
+    /// A reader of text that was in whatever encoding: what the document says of its
+    /// encoding is of no account.
+    ///
+    /// # Errors
+    /// As of [`Pull::document`].
+    pub fn transcoded(text: &'a str, limits: Limits) -> Decoded<Self> {
+        let mut pull = Self::text(text, limits)?;
+        pull.lenient = true;
+        Ok(pull)
+    }
+
     /// A reader of text.
-    pub fn text(text: &'a str, limits: Limits) -> Decoded<Self> {
+    pub(crate) fn text(text: &'a str, limits: Limits) -> Decoded<Self> {
         if text.len() > limits.bytes {
             let allowed = limits.bytes;
             return Err(DecodeError::TooLarge(format!("more than {allowed} bytes")));
@@ -164,7 +193,7 @@ impl<'a> Pull<'a> {
 
     /// Reads the object in a document embedded in this one, with what is left of
     /// the limits.
-    pub fn nested(&mut self, text: &str) -> Decoded<Value> {
+    pub(crate) fn nested(&mut self, text: &str) -> Decoded<Value> {
         let limits = Limits {
             bytes: text.len(),
             depth: self.depth_left,
@@ -178,7 +207,7 @@ impl<'a> Pull<'a> {
     }
 
     /// The document's root element.
-    pub fn root(&mut self) -> Decoded<Element> {
+    pub(crate) fn root(&mut self) -> Decoded<Element> {
         match self.token()? {
             Token::Open(element) => Ok(element),
             _ => Err(ill_formed("it has no element")),
@@ -186,7 +215,7 @@ impl<'a> Pull<'a> {
     }
 
     /// The next child of the element that was read last; `None` at its end.
-    pub fn child(&mut self) -> Decoded<Option<Element>> {
+    pub(crate) fn child(&mut self) -> Decoded<Option<Element>> {
         loop {
             match self.token()? {
                 Token::Open(element) => return Ok(Some(element)),
@@ -203,7 +232,7 @@ impl<'a> Pull<'a> {
     }
 
     /// The text of the element that was read last, to its end.
-    pub fn content(&mut self) -> Decoded<String> {
+    pub(crate) fn content(&mut self) -> Decoded<String> {
         let mut content = String::new();
         loop {
             match self.token()? {
@@ -216,17 +245,17 @@ impl<'a> Pull<'a> {
     }
 
     /// How many elements are open.
-    pub fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.open
     }
 
     /// Passes over the rest of the element that was read last.
-    pub fn skip(&mut self) -> Decoded<()> {
+    pub(crate) fn skip(&mut self) -> Decoded<()> {
         self.leave(self.open.saturating_sub(1))
     }
 
     /// Passes over what follows until no more than this many elements are open.
-    pub fn leave(&mut self, depth: usize) -> Decoded<()> {
+    pub(crate) fn leave(&mut self, depth: usize) -> Decoded<()> {
         while self.open > depth {
             if let Token::End = self.token()? {
                 return Err(ill_formed("it ends within an element"));
@@ -236,7 +265,7 @@ impl<'a> Pull<'a> {
     }
 
     /// Ends the element that was read last, in which nothing more may stand.
-    pub fn close(&mut self, name: &str) -> Decoded<()> {
+    pub(crate) fn close(&mut self, name: &str) -> Decoded<()> {
         match self.child()? {
             None => Ok(()),
             Some(element) => Err(element.unexpected(name)),
@@ -244,12 +273,16 @@ impl<'a> Pull<'a> {
     }
 
     /// Passes over the rest of the document, which must be well-formed.
-    pub fn drain(&mut self) -> Decoded<()> {
+    pub(crate) fn drain(&mut self) -> Decoded<()> {
         while !matches!(self.token()?, Token::End) {}
         Ok(())
     }
 
-    fn token(&mut self) -> Decoded<Token<'a>> {
+    /// What comes next.
+    ///
+    /// # Errors
+    /// The document is not well-formed, or exceeds a limit.
+    pub fn token(&mut self) -> Decoded<Token<'a>> {
         loop {
             let event = self.reader.read_event().map_err(ill_formed)?;
             let first = self.root == Root::Start;
@@ -381,8 +414,10 @@ fn element(start: &BytesStart<'_>) -> Decoded<Element> {
         }
         attributes.push((attribute.key.0.to_owned(), value.into_owned()));
     }
+    let prefix = start.name().prefix();
     Ok(Element {
         name: start.local_name().as_ref().to_owned(),
+        prefix: prefix.map_or_else(String::new, |prefix| prefix.as_ref().to_owned()),
         attributes,
     })
 }

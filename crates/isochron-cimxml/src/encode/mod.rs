@@ -22,12 +22,12 @@ pub use response::{
 use crate::decode::is_xml_char;
 
 /// Appends character data.
-fn text(out: &mut String, text: &str) {
+pub fn text(out: &mut String, text: &str) {
     escape(out, text, |_| None);
 }
 
 /// Appends ` NAME="value"`.
-fn attribute(out: &mut String, name: &str, value: &str) {
+pub fn attribute(out: &mut String, name: &str, value: &str) {
     out.push(' ');
     out.push_str(name);
     out.push_str("=\"");
