@@ -1,0 +1,247 @@
+//! One HTTP request and its response.
+//!
+//! A request is refused as early as possible: path, method, caller, headers, body. Only
+//! who is known reaches an operation; `/wsman-anon/identify` alone asks nobody, and
+//! answers Identify and nothing else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use isochron_cim::Principal;
+use isochron_net::{Peer, Place};
+
+use super::Config;
+use super::refusal::Refusal;
+use crate::operations::{Operations, asks_to_identify, identified};
+use crate::soap::{self, Charset, Fault};
+
+/// Where requests are sent.
+const PATH: &str = "/wsman";
+/// Where anyone may ask who this is (DSP0226 §11).
+const ANONYMOUS_PATH: &str = "/wsman-anon/identify";
+/// Bytes of a body of nobody in particular: Identify has a few hundred.
+const ANONYMOUS_BODY: usize = 16 << 10;
+/// What a request and its reply are.
+const MEDIA_TYPE: &str = "application/soap+xml";
+
+/// What every exchange of a listener shares.
+pub(super) struct Service {
+    pub config: Config,
+    pub operations: Operations,
+    /// The name of the server where a request has no Host header.
+    pub address: String,
+}
+
+/// Who sends a connection's requests.
+#[derive(Clone)]
+pub(super) struct Sender {
+    pub peer: Peer,
+    pub place: Arc<Place>,
+}
+
+/// A reply before it is on the wire.
+struct Reply {
+    status: StatusCode,
+    envelope: String,
+    charset: Charset,
+}
+
+impl Service {
+    /// Answers a request.
+    pub async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        sender: Sender,
+    ) -> Response<Full<Bytes>> {
+        let (parts, body) = request.into_parts();
+        match self.exchange(&parts, body, &sender).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                tracing::debug!(?refusal, method = %parts.method, "request refused");
+                refusal.into_response()
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        sender: &Sender,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let anonymous = match parts.uri.path().trim_end_matches('/') {
+            PATH => false,
+            ANONYMOUS_PATH => true,
+            _ => {
+                let message = "WS-Management is at /wsman";
+                return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+            }
+        };
+        if parts.method != Method::POST {
+            let message = "this is a WS-Management server: requests are sent to it with POST";
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+                .with(header::ALLOW, HeaderValue::from_static("POST")));
+        }
+        let principal = match anonymous {
+            true => None,
+            false => Some(self.authenticate(parts, &sender.peer).await?),
+        };
+        // From here on nobody's new connection takes the place of one who is known.
+        let _busy = principal.is_some().then(|| sender.place.busy());
+        let limit = match anonymous {
+            true => ANONYMOUS_BODY.min(self.config.max_body),
+            false => self.config.max_body,
+        };
+        let body = self.read(body, limit).await?;
+        // Some log in with a request of nothing, before the one that counts.
+        if body.is_empty() && !anonymous {
+            return Ok(Response::new(Full::default()));
+        }
+        let said = charset(parts)?;
+        let reply = self.reply(parts, &body, said, principal, sender).await;
+        Ok(response(reply))
+    }
+
+    async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Principal, Refusal> {
+        let authorization = parts.headers.get(header::AUTHORIZATION);
+        // What is no text is no credentials either, and not none.
+        let authorization = authorization.map(|value| value.to_str().unwrap_or("?"));
+        let authenticator = &self.config.authenticator;
+        let principal = authenticator.authenticate(authorization, peer).await;
+        principal.map_err(|denied| {
+            if let Some(seconds) = denied.retry_after() {
+                return Refusal::new(StatusCode::TOO_MANY_REQUESTS, denied.message())
+                    .with(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            let realm = self.config.realm.replace(['"', '\\'], "");
+            let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\""))
+                .unwrap_or(HeaderValue::from_static("Basic realm=\"WSMAN\""));
+            Refusal::new(StatusCode::UNAUTHORIZED, denied.message())
+                .with(header::WWW_AUTHENTICATE, challenge)
+        })
+    }
+
+    async fn read(&self, body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
+        let too_large = || {
+            let message = format!("the request is larger than this server takes ({limit} bytes)");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        };
+        if body.size_hint().lower() > limit as u64 {
+            return Err(too_large());
+        }
+        let reading = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.config.body_timeout, reading).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                format!("the request's body could not be read: {error}"),
+            )),
+            Err(_) => Err(Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request's body did not arrive in time",
+            )),
+        }
+    }
+
+    /// The reply to a message. `principal` is nobody where only Identify is answered.
+    async fn reply(
+        &self,
+        parts: &Parts,
+        body: &[u8],
+        said: Charset,
+        principal: Option<Principal>,
+        sender: &Sender,
+    ) -> Reply {
+        let host = parts.headers.get(header::HOST);
+        let host = host.and_then(|host| host.to_str().ok());
+        let host = host
+            .filter(|host| !host.is_empty())
+            .unwrap_or(&self.address);
+        let mut charset = said;
+        let mut relates_to = None;
+        let answered = async {
+            let (text, found) = soap::decoded(body, said)?;
+            charset = found;
+            let request = soap::Request::read(&text, self.config.limits());
+            drop(text);
+            let request = request.map_err(|unreadable| {
+                relates_to = unreadable.message_id;
+                unreadable.fault
+            })?;
+            if let Some(namespace) = asks_to_identify(&request) {
+                return Ok(identified(namespace, principal.is_none()));
+            }
+            relates_to = request.header.message_id.clone();
+            let Some(principal) = principal else {
+                return Err(Fault::new(
+                    soap::Kind::ACCESS_DENIED,
+                    "only Identify is answered here; everything else is at /wsman",
+                ));
+            };
+            let scheme = match sender.peer.encrypted {
+                true => "https",
+                false => "http",
+            };
+            let address = format!("{scheme}://{host}{PATH}");
+            self.operations.answer(principal, request, address).await
+        };
+        let answered: Result<String, Fault> = answered.await;
+        let (status, envelope) = match answered {
+            Ok(envelope) => (StatusCode::OK, envelope),
+            Err(fault) => {
+                tracing::debug!(?fault, "an operation failed");
+                let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+                let envelope = fault.envelope(relates_to.as_deref(), name);
+                (StatusCode::INTERNAL_SERVER_ERROR, envelope)
+            }
+        };
+        Reply {
+            status,
+            envelope,
+            charset,
+        }
+    }
+}
+
+/// The charset that the Content-Type says, of a media type that is read here.
+fn charset(parts: &Parts) -> Result<Charset, Refusal> {
+    let unsupported = |message: String| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+    let value = parts.headers.get(header::CONTENT_TYPE);
+    let value = value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let mut fields = value.split(';').map(str::trim);
+    let media_type = fields.next().unwrap_or_default();
+    if !media_type.eq_ignore_ascii_case(MEDIA_TYPE) {
+        return Err(unsupported(format!("Content-Type is {MEDIA_TYPE}")));
+    }
+    let charset = fields.find_map(|field| {
+        let (key, value) = field.split_once('=')?;
+        let key = key.trim().eq_ignore_ascii_case("charset");
+        key.then(|| value.trim().trim_matches('"'))
+    });
+    match charset {
+        None => Ok(Charset::default()),
+        Some(name) => Charset::named(name).map_err(|fault| unsupported(fault.reason)),
+    }
+}
+
+fn response(reply: Reply) -> Response<Full<Bytes>> {
+    let body = Bytes::from(reply.charset.encode(reply.envelope));
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = reply.status;
+    let media_type = match reply.charset {
+        Charset::Utf8 => "application/soap+xml;charset=UTF-8",
+        Charset::Utf16 => "application/soap+xml;charset=UTF-16",
+    };
+    let media_type = HeaderValue::from_static(media_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
+    response
+}

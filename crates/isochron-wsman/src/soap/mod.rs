@@ -1,0 +1,16 @@
+//! SOAP 1.2 envelopes with the headers of WS-Addressing and WS-Management.
+
+mod duration;
+mod encoding;
+mod fault;
+mod header;
+mod node;
+mod reply;
+
+pub use encoding::{Charset, decoded};
+pub use fault::{Fault, Kind};
+pub use header::{Header, Opt, Request, Selector, SelectorValue, Selectors, Unreadable};
+pub use node::Node;
+
+pub(crate) use duration::{duration, duration_text, parse_duration};
+pub(crate) use reply::{close, close_envelope, element, element_with, open_envelope};
