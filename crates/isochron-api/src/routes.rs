@@ -172,7 +172,8 @@ async fn tls(State(served): State<Served>) -> Result<Json<Certificate>, ApiError
         None => Err(ApiError::new(
             StatusCode::NOT_FOUND,
             ErrorKind::NotFound,
-            "no listener of this daemon uses TLS: listen.cimxml_https and listen.https are off",
+            "no listener of this daemon uses TLS: listen.cimxml_https, listen.wsman_https and \
+             listen.https are off",
         )),
     }
 }

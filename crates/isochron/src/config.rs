@@ -9,6 +9,8 @@
 //! socket_group = "isochron"               # who may use it beside root
 //! cimxml = "127.0.0.1:5988"               # CIM-XML on HTTP; "off"
 //! cimxml_https = "127.0.0.1:5989"         # CIM-XML on HTTPS
+//! wsman = "127.0.0.1:5985"                # WS-Management on HTTP
+//! wsman_https = "127.0.0.1:5986"          # WS-Management on HTTPS
 //! http = "off"                            # JSON API on HTTP
 //! https = "off"                           # JSON API on HTTPS
 //! allow_plain_remote = false              # HTTP without TLS off loopback
@@ -72,6 +74,10 @@ const XML_DEPTH_MAX: usize = 256;
 const CIMXML: u16 = 5988;
 const CIMXML_HTTPS: u16 = 5989;
 
+/// The ports of WS-Management (DSP0226 annex C, IANA's wsman and wsmans).
+const WSMAN: u16 = 5985;
+const WSMAN_HTTPS: u16 = 5986;
+
 /// The group that the unix socket is open to, where there is such a group.
 pub const SOCKET_GROUP: &str = "isochron";
 
@@ -113,6 +119,10 @@ pub struct Listen {
     pub cimxml: Address,
     /// CIM-XML on HTTPS.
     pub cimxml_https: Address,
+    /// WS-Management on HTTP.
+    pub wsman: Address,
+    /// WS-Management on HTTPS.
+    pub wsman_https: Address,
     /// The JSON API on HTTP.
     pub http: Address,
     /// The JSON API on HTTPS.
@@ -165,11 +175,13 @@ pub struct Limits {
     pub cimxml_depth: usize,
     /// Elements of such a request.
     pub cimxml_elements: usize,
+    /// Size of a request of WS-Management, in KiB.
+    pub wsman_request_kib: usize,
     /// Size of a request of the JSON API, in KiB.
     pub http_request_kib: usize,
-    /// For an operation of CIM-XML, after which its client is not kept waiting.
+    /// For an operation on CIM, after which its client is not kept waiting.
     pub operation: Span,
-    /// Enumerations of CIM-XML that are open at a time.
+    /// Enumerations that are open at a time, of each listener.
     pub enumerations: usize,
     /// The same of one user.
     pub enumerations_per_user: usize,
@@ -245,6 +257,7 @@ impl Config {
         let net = isochron_net::Limits::default();
         let http = isochron_api::Limits::default();
         let cimxml = isochron_cimxml::Config::default();
+        let wsman = isochron_wsman::Config::default();
         let (listen, tls, limits) = (file.listen, file.tls, file.limits);
         if tls.certificate.is_some() != tls.key.is_some() {
             return Err(serde::de::Error::custom(
@@ -263,6 +276,8 @@ impl Config {
                 socket_group: listen.socket_group,
                 cimxml: listen.cimxml.unwrap_or(loopback(CIMXML)),
                 cimxml_https: listen.cimxml_https.unwrap_or(loopback(CIMXML_HTTPS)),
+                wsman: listen.wsman.unwrap_or(loopback(WSMAN)),
+                wsman_https: listen.wsman_https.unwrap_or(loopback(WSMAN_HTTPS)),
                 http: listen.http.unwrap_or(Address(None)),
                 https: listen.https.unwrap_or(Address(None)),
                 allow_plain_remote: listen.allow_plain_remote,
@@ -292,6 +307,7 @@ impl Config {
                 cimxml_request_kib: limits.cimxml_request_kib.unwrap_or(cimxml.max_body >> 10),
                 cimxml_depth: limits.cimxml_depth.unwrap_or(cimxml.max_depth),
                 cimxml_elements: limits.cimxml_elements.unwrap_or(cimxml.max_elements),
+                wsman_request_kib: limits.wsman_request_kib.unwrap_or(wsman.max_body >> 10),
                 http_request_kib: limits.http_request_kib.unwrap_or(http.body >> 10),
                 operation: limits.operation.unwrap_or(Span(cimxml.operation_timeout)),
                 enumerations: limits.enumerations.unwrap_or(cimxml.enumerations.open),
@@ -328,6 +344,8 @@ impl Config {
         let Listen {
             cimxml,
             cimxml_https,
+            wsman,
+            wsman_https,
             http,
             https,
             ..
@@ -335,6 +353,8 @@ impl Config {
         for (key, address, plain) in [
             ("listen.cimxml", cimxml, true),
             ("listen.cimxml_https", cimxml_https, false),
+            ("listen.wsman", wsman, true),
+            ("listen.wsman_https", wsman_https, false),
             ("listen.http", http, true),
             ("listen.https", https, false),
         ] {
@@ -362,6 +382,7 @@ impl Config {
             ("cimxml_request_kib", self.limits.cimxml_request_kib),
             ("cimxml_depth", self.limits.cimxml_depth),
             ("cimxml_elements", self.limits.cimxml_elements),
+            ("wsman_request_kib", self.limits.wsman_request_kib),
             ("http_request_kib", self.limits.http_request_kib),
             ("enumerations", self.limits.enumerations),
             ("enumerations_per_user", self.limits.enumerations_per_user),

@@ -71,6 +71,16 @@ pub async fn serve(
         bind("listen.cimxml", cim, at.cimxml, None).await?,
         bind("listen.cimxml_https", cim, at.cimxml_https, tls.clone()).await?,
     ];
+    let wsman = [
+        bind("listen.wsman", isochron_wsman::FACE, at.wsman, None).await?,
+        bind(
+            "listen.wsman_https",
+            isochron_wsman::FACE,
+            at.wsman_https,
+            tls.clone(),
+        )
+        .await?,
+    ];
     let json = [
         bind("listen.http", http, at.http, None).await?,
         bind("listen.https", http, at.https, tls.clone()).await?,
@@ -78,7 +88,10 @@ pub async fn serve(
 
     if config.listen.anonymous.0.is_none()
         && users.is_empty()
-        && [&cimxml, &json].into_iter().flatten().any(Option::is_some)
+        && [&cimxml, &wsman, &json]
+            .into_iter()
+            .flatten()
+            .any(Option::is_some)
     {
         eprintln!(
             "there are no users yet, and without one nobody gets in on TCP: \
@@ -109,7 +122,7 @@ pub async fn serve(
             }
         });
     }
-    if cimxml.iter().any(Option::is_some) {
+    if [&cimxml, &wsman].into_iter().flatten().any(Option::is_some) {
         let manager = object_manager(config, &engine, store).await?;
         let manager = Arc::new(AuditedServer::new(manager, audit.clone()));
         for Face { listener, address } in cimxml.into_iter().flatten() {
@@ -122,6 +135,17 @@ pub async fn serve(
                 }
             });
             eprintln!("listening for CIM-XML on {scheme}://{address}");
+        }
+        for Face { listener, address } in wsman.into_iter().flatten() {
+            let scheme = scheme(&listener);
+            let server = isochron_wsman::Server::new(listener, wsman_config(config, &logins));
+            let (manager, stopped) = (manager.clone(), stopped());
+            serving.spawn(async move {
+                if let Err(error) = server.serve(manager, stopped).await {
+                    tracing::error!(%error, "a WS-Management listener failed");
+                }
+            });
+            eprintln!("listening for WS-Management on {scheme}://{address}/wsman");
         }
     }
     let router = router(Served {
@@ -163,7 +187,9 @@ fn scheme(listener: &Listener) -> &'static str {
 /// The certificate of HTTPS listeners, if there are any; made where it is ours to make
 /// and not there.
 async fn tls(config: &Config) -> Result<Option<Arc<Tls>>, Failure> {
-    if config.listen.cimxml_https.0.is_none() && config.listen.https.0.is_none() {
+    let at = &config.listen;
+    let encrypted = [at.cimxml_https, at.wsman_https, at.https];
+    if encrypted.iter().all(|address| address.0.is_none()) {
         return Ok(None);
     }
     let files = Files {
@@ -243,12 +269,28 @@ fn cimxml_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_c
         header_timeout: config.limits.headers.0,
         body_timeout: config.limits.body.0,
         operation_timeout: config.limits.operation.0,
-        enumerations: EnumerationLimits {
-            open: config.limits.enumerations,
-            by_caller: config.limits.enumerations_per_user,
-            ..EnumerationLimits::default()
-        },
+        enumerations: enumerations(config),
         ..isochron_cimxml::Config::default()
+    }
+}
+
+fn wsman_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_wsman::Config {
+    isochron_wsman::Config {
+        authenticator: logins.clone(),
+        max_body: config.limits.wsman_request_kib << 10,
+        header_timeout: config.limits.headers.0,
+        body_timeout: config.limits.body.0,
+        operation_timeout: config.limits.operation.0,
+        enumerations: enumerations(config),
+        ..isochron_wsman::Config::default()
+    }
+}
+
+fn enumerations(config: &Config) -> EnumerationLimits {
+    EnumerationLimits {
+        open: config.limits.enumerations,
+        by_caller: config.limits.enumerations_per_user,
+        ..EnumerationLimits::default()
     }
 }
 

@@ -57,6 +57,12 @@ pub struct ServeOptions {
     /// Address of CIM-XML on HTTPS
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_cimxml_https: Option<Address>,
+    /// Address of WS-Management on HTTP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_wsman: Option<Address>,
+    /// Address of WS-Management on HTTPS
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_wsman_https: Option<Address>,
     /// Address of the JSON API on HTTP
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen_http: Option<Address>,
@@ -87,6 +93,12 @@ impl ServeOptions {
         }
         if let Some(address) = self.listen_cimxml_https {
             config.listen.cimxml_https = address;
+        }
+        if let Some(address) = self.listen_wsman {
+            config.listen.wsman = address;
+        }
+        if let Some(address) = self.listen_wsman_https {
+            config.listen.wsman_https = address;
         }
         if let Some(address) = self.listen_http {
             config.listen.http = address;

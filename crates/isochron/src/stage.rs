@@ -52,6 +52,8 @@ run = "run"
 socket = "api.sock"
 cimxml = "127.0.0.1:0"
 cimxml_https = "off"
+wsman = "off"
+wsman_https = "off"
 anonymous = "administrator"
 "#;
 

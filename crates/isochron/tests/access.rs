@@ -20,8 +20,9 @@ use serde_json::Value;
 
 const ROLES: [&str; 3] = ["reader", "operator", "administrator"];
 
-/// HTTPS for both faces, and HTTP for the JSON API.
+/// HTTPS for all faces, and HTTP for the JSON API.
 const ALL: &str = r#"cimxml_https = "127.0.0.1:0"
+wsman_https = "127.0.0.1:0"
 http = "127.0.0.1:0"
 https = "127.0.0.1:0"
 "#;
@@ -612,7 +613,8 @@ fn the_unix_socket_is_for_its_owners() {
 fn a_group_that_is_not_there_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let text = "state = \"state\"\n[listen]\nsocket = \"api.sock\"\ncimxml = \"off\"\n\
-        cimxml_https = \"off\"\nsocket_group = \"no-such-group\"\n";
+        cimxml_https = \"off\"\nwsman = \"off\"\nwsman_https = \"off\"\n\
+        socket_group = \"no-such-group\"\n";
     std::fs::write(directory.path().join("isochron.toml"), text).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
         .args(["--config", "isochron.toml", "serve"])

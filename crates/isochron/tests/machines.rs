@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const CONFIG: &str = "state = \"state\"\n[listen]\nsocket = \"api.sock\"\ncimxml = \"off\"\n\
-                      cimxml_https = \"off\"\n[deadlines]\nstop = \"20s\"\nwindow = \"60s\"\n";
+                      cimxml_https = \"off\"\nwsman = \"off\"\nwsman_https = \"off\"\n\
+                      [deadlines]\nstop = \"20s\"\nwindow = \"60s\"\n";
 
 /// A directory with a daemon and machines in it; whatever happens, none of their
 /// processes is left.

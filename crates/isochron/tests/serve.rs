@@ -104,7 +104,7 @@ impl Drop for Daemon {
 }
 
 const CONFIG: &str = "state = \"state\"\n[listen]\nsocket = \"api.sock\"\ncimxml = \"off\"\n\
-    cimxml_https = \"off\"\nanonymous = \"reader\"\n";
+    cimxml_https = \"off\"\nwsman = \"off\"\nwsman_https = \"off\"\nanonymous = \"reader\"\n";
 
 fn place() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();

@@ -32,6 +32,8 @@ fn defaults() {
     assert_eq!(config.listen.cimxml.to_string(), "127.0.0.1:5988");
     assert_eq!(config.listen.http.to_string(), "off");
     assert_eq!(config.listen.cimxml_https.to_string(), "127.0.0.1:5989");
+    assert_eq!(config.listen.wsman.to_string(), "127.0.0.1:5985");
+    assert_eq!(config.listen.wsman_https.to_string(), "127.0.0.1:5986");
     assert_eq!(config.listen.https.to_string(), "off");
     assert_eq!(config.listen.anonymous, Anonymous(None));
     assert!(!config.listen.allow_plain_remote);
@@ -66,6 +68,8 @@ fn every_key() {
         socket_group = "staff"
         cimxml = ""
         cimxml_https = "0.0.0.0:5989"
+        wsman = "localhost:1"
+        wsman_https = "off"
         http = "localhost:80"
         https = "[::]:443"
         allow_plain_remote = true
@@ -87,6 +91,7 @@ fn every_key() {
         cimxml_request_kib = 4
         cimxml_depth = 30
         cimxml_elements = 31
+        wsman_request_kib = 10
         http_request_kib = 3
         operation = "2s"
         enumerations = 6
@@ -111,6 +116,8 @@ fn every_key() {
     assert_eq!(config.audit_log, Path::new("/conf/a.log"));
     assert_eq!(config.listen.socket_group.as_deref(), Some("staff"));
     assert_eq!(config.listen.cimxml_https.to_string(), "0.0.0.0:5989");
+    assert_eq!(config.listen.wsman.to_string(), "127.0.0.1:1");
+    assert_eq!(config.listen.wsman_https, Address(None));
     assert_eq!(config.listen.https.to_string(), "[::]:443");
     assert!(config.listen.allow_plain_remote);
     assert_eq!(
@@ -139,6 +146,7 @@ fn every_key() {
     assert_eq!(enumerations, (6, 5));
     assert_eq!((limits.cimxml_request_kib, limits.http_request_kib), (4, 3));
     assert_eq!((limits.cimxml_depth, limits.cimxml_elements), (30, 31));
+    assert_eq!(limits.wsman_request_kib, 10);
     assert_eq!(config.qemu.binary, Path::new("/conf/bin/qemu"));
     assert_eq!(config.qemu.img, Path::new("qemu-img-9"));
     let engine = config.engine();
@@ -189,6 +197,8 @@ fn what_is_not_safe_is_not_listened_on() {
         ("cimxml = \"0.0.0.0:5988\"", Some("listen.cimxml_https")),
         ("http = \"10.0.0.1:80\"", Some("use listen.https")),
         ("cimxml = \"[::]:5988\"", Some("allow_plain_remote")),
+        ("wsman = \"10.0.0.1:5985\"", Some("use listen.wsman_https")),
+        ("wsman_https = \"0.0.0.0:5986\"", None),
         ("cimxml = \"[::1]:5988\"", None),
         ("cimxml = \"127.1.2.3:5988\"", None),
         ("cimxml = \"0.0.0.0:5988\"\nallow_plain_remote = true", None),

@@ -37,10 +37,12 @@ deadlines = { freeze = "4s", stop = "8s", window = "60s" }
 [listen]
 socket = "api.sock"
 cimxml = "127.0.0.1:0"
+wsman = "127.0.0.1:0"
 "#;
 
 /// Who drives these daemons is trusted.
 const OPEN: &str = r#"cimxml_https = "off"
+wsman_https = "off"
 anonymous = "administrator"
 "#;
 

@@ -39,6 +39,8 @@ run = "run"
 socket = "api.sock"
 cimxml = "off"
 cimxml_https = "off"
+wsman = "off"
+wsman_https = "off"
 [deadlines]
 freeze = "3s"
 stop = "2s"

@@ -1,0 +1,61 @@
+//! WS-Management by a client that others wrote, against the daemon and real guests: the
+//! scripts in tests/py make the calls, here the guests and their files are looked at.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
+
+mod common;
+
+use common::{Host, LIMIT, one_instant};
+use isochron_lab::kit::Kit;
+use isochron_lab::ring::{Options, Ring};
+use serde_json::{Value, json};
+
+const PASSWORD: &str = "correct horse: battery";
+
+/// The port of a WS-Management listener.
+fn port(host: &Host, scheme: &str) -> u16 {
+    let beginning = format!("listening for WS-Management on {scheme}://127.0.0.1:");
+    let rest = host.said(&beginning).unwrap();
+    rest.strip_suffix("/wsman").unwrap().parse().unwrap()
+}
+
+/// A user's connection, as pypsrp takes it.
+fn connection(host: &Host, scheme: &str, auth: &str, user: &str) -> Value {
+    let certificate = host.path().join("state/tls/certificate.pem");
+    json!({
+        "server": "localhost",
+        "port": port(host, scheme),
+        "ssl": scheme == "https",
+        "auth": auth,
+        "username": user,
+        "password": PASSWORD,
+        "cert_validation": certificate,
+    })
+}
+
+#[test]
+fn pypsrp_takes_applies_and_destroys_snapshots_of_a_ring() {
+    let configuration = "cimxml_https = \"off\"\nwsman_https = \"127.0.0.1:0\"\n";
+    let host = Host::closed(configuration, &[]);
+    host.add_user("ada", "operator", PASSWORD);
+    let directory = host.directory("ring");
+    let ring = Ring::create(&Kit::load().unwrap(), &directory, &Options::default()).unwrap();
+    host.start_ring(&ring);
+    host.json(&["collection", "create", "shop", "ring-0", "ring-1", "ring-2"]);
+    let files = host.files();
+    let basic = connection(&host, "https", "basic", "ada");
+    for (family, connection) in [("wmi", &basic), ("dmtf", &basic)] {
+        let connection = connection.to_string();
+        let taken = ["take", "shop", family, &connection];
+        let taken = host.python("wsman_snapshots.py", &taken);
+        let taken = taken.as_str().unwrap();
+        one_instant(&ring.members, &host.json(&["snapshot", "show", taken]));
+        host.python(
+            "wsman_snapshots.py",
+            &["finish", taken, family, &connection],
+        );
+        ring.wait_progress(5, LIMIT).unwrap();
+        host.files_become(&files);
+    }
+    host.close();
+}
