@@ -27,5 +27,5 @@ mod threads;
 mod verify;
 
 pub use archive::DirectoryArchive;
-pub use restore::{Restore, Restored, RestoredMember, restore};
+pub use restore::{DEFINITION, Restore, Restored, RestoredMember, restore};
 pub use verify::{Damage, Verified, VerifiedExport, verify};

@@ -205,7 +205,8 @@ fn write(
     })
 }
 
-const DEFINITION: &str = "definition.toml";
+/// The file of a restored member that `isochron vm define` reads.
+pub const DEFINITION: &str = "definition.toml";
 const MEMORY: &str = "memory";
 
 /// Paths of restored disks are relative to the file there, so that the directory can

@@ -2,9 +2,11 @@
 //! it is carried out. The verbs are in one file per subject.
 
 mod collection;
+pub mod export;
 pub mod generate;
 mod job;
 mod password;
+pub mod restore;
 mod snapshot;
 mod tls;
 mod user;
@@ -89,6 +91,11 @@ pub enum Command {
     /// Snapshots of whole collections
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// Exports of collections: what is in their directories
+    #[command(subcommand)]
+    Export(export::Verb),
+    /// Bring back what an export holds
+    Restore(restore::RestoreOptions),
     /// What runs after a call has returned
     #[command(subcommand)]
     Job(job::Verb),

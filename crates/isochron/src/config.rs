@@ -39,6 +39,7 @@
 //! [qemu]
 //! binary = "qemu-system-x86_64"
 //! img = "qemu-img"
+//! nbd = "qemu-nbd"                        # reads layers for exports
 //!
 //! [jobs]
 //! retention = "5m"                        # how long ended jobs are kept
@@ -200,6 +201,7 @@ pub struct Times {
 pub struct Qemu {
     pub binary: PathBuf,
     pub img: PathBuf,
+    pub nbd: PathBuf,
 }
 
 /// Jobs.
@@ -323,6 +325,7 @@ impl Config {
             qemu: Qemu {
                 binary: program(file.qemu.binary, "qemu-system-x86_64"),
                 img: program(file.qemu.img, "qemu-img"),
+                nbd: program(file.qemu.nbd, "qemu-nbd"),
             },
             jobs: Jobs {
                 retention: file

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clap::Args;
 use isochron_access::AuditLog;
-use isochron_engine::model::ExportId;
-use isochron_engine::ports::{ArchiveError, Described, Export, Order, Store, SystemClock};
-use isochron_engine::{Archive, Engine, TIMELINE};
+use isochron_backup::DirectoryArchive;
+use isochron_engine::ports::{Store, SystemClock};
+use isochron_engine::{Engine, TIMELINE};
 use isochron_qemu::{QemuConfig, QemuHypervisor};
 use isochron_store::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
@@ -194,7 +194,7 @@ async fn open(config: &Config) -> Result<Behind, Failure> {
     let engine = Engine::open(
         Arc::new(hypervisor),
         store.clone(),
-        Arc::new(NoArchive),
+        Arc::new(DirectoryArchive::new(config.qemu.nbd.clone())),
         Arc::new(SystemClock),
         config.engine(),
     )
@@ -205,33 +205,6 @@ async fn open(config: &Config) -> Result<Behind, Failure> {
         store,
         audit,
     })
-}
-
-/// Where nothing can be exported to.
-struct NoArchive;
-
-impl NoArchive {
-    fn refusal<T>() -> Result<T, ArchiveError> {
-        Err(ArchiveError::NotSupported(
-            "this service cannot write exports".to_owned(),
-        ))
-    }
-}
-
-#[async_trait::async_trait]
-impl Archive for NoArchive {
-    async fn describe(&self, _directory: &Path) -> Result<Described, ArchiveError> {
-        Self::refusal()
-    }
-
-    async fn open(&self, _order: Order) -> Result<Box<dyn Export>, ArchiveError> {
-        Self::refusal()
-    }
-
-    /// Nothing was ever written.
-    async fn clear(&self, _directory: &Path, _export: ExportId) -> Result<(), ArchiveError> {
-        Ok(())
-    }
 }
 
 /// Waits for the listeners and then for the jobs that run, within a bound.

@@ -87,6 +87,7 @@ pub(super) struct FileDeadlines {
 pub(super) struct FileQemu {
     pub(super) binary: Option<PathBuf>,
     pub(super) img: Option<PathBuf>,
+    pub(super) nbd: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -103,6 +103,7 @@ fn every_key() {
         [qemu]
         binary = "bin/qemu"
         img = "qemu-img-9"
+        nbd = "qemu-nbd-9"
         [jobs]
         retention = "1h"
         "#,
@@ -149,6 +150,7 @@ fn every_key() {
     assert_eq!(limits.wsman_request_kib, 10);
     assert_eq!(config.qemu.binary, Path::new("/conf/bin/qemu"));
     assert_eq!(config.qemu.img, Path::new("qemu-img-9"));
+    assert_eq!(config.qemu.nbd, Path::new("qemu-nbd-9"));
     let engine = config.engine();
     assert_eq!(engine.deadlines.freeze, Duration::from_secs(90));
     assert_eq!(engine.deadlines.stop, Duration::from_millis(250));
