@@ -2,6 +2,7 @@
 
 mod cim;
 mod cut;
+mod export;
 mod oracle;
 mod summary;
 
@@ -18,6 +19,9 @@ pub enum Bench {
     /// Measure for how long guests stand still, beside the floor and scripts
     #[command(after_help = cut::EXAMPLES)]
     Cut(cut::CutOptions),
+    /// Measure how fast disks are exported, beside `qemu-img convert`
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportOptions),
     /// Snapshot rings of guests under load, again and again, and have each judged
     #[command(after_help = oracle::EXAMPLES)]
     Oracle(oracle::OracleOptions),
@@ -28,6 +32,7 @@ pub fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
     match bench {
         Bench::Cim(options) => cim::run(options, json),
         Bench::Cut(options) => cut::run(options, json),
+        Bench::Export(options) => export::run(options, json),
         Bench::Oracle(options) => oracle::run(options, json),
     }
 }
