@@ -447,7 +447,9 @@ impl<'a> Cursor<'a> {
         let found = types
             .into_iter()
             .filter(|ty| *ty == CimType::Boolean || number)
-            .find_map(|ty| ty.parse(word).ok());
+            .find_map(|ty| ty.parse(word).ok())
+            // Beyond all numbers it could not be written again.
+            .filter(|value| !matches!(value, Value::Real64(number) if !number.is_finite()));
         match found {
             Some(value) => {
                 self.at += end;

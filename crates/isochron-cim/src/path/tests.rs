@@ -143,6 +143,8 @@ fn what_is_no_path_is_refused_with_its_place() {
         ("X.a", 3),
         ("X.a=", 4),
         ("X.a=b", 4),
+        ("X.a=1e999", 4),
+        ("X.a=-1e999", 4),
         ("X.a=\"b", 4),
         ("X.a=\"b\"c", 7),
         ("X.a=1,", 6),

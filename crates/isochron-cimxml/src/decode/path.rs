@@ -154,7 +154,18 @@ impl Pull<'_> {
                 }
             },
         };
-        parsed.map_err(|e| DecodeError::BadValue(format!("in a key: {e}")))
+        let value = parsed.map_err(|e| DecodeError::BadValue(format!("in a key: {e}")))?;
+        let finite = match &value {
+            Value::Real32(number) => number.is_finite(),
+            Value::Real64(number) => number.is_finite(),
+            _ => true,
+        };
+        // A path's text has no word for it (DSP0207).
+        if finite {
+            Ok(value)
+        } else {
+            Err(DecodeError::BadValue("a number in a key is finite".into()))
+        }
     }
 
     /// A path of any form.

@@ -252,6 +252,8 @@ async fn calls() {
         ("no such instance", "root/test", "GetInstance", key(binding), 6),
         ("a key twice", "root/test", "GetInstance", key(&binding.repeat(2)), 4),
         ("a key that is no number", "root/test", "GetInstance", key("<KEYBINDING NAME=\"Name\"><KEYVALUE TYPE=\"uint8\">x</KEYVALUE></KEYBINDING>"), 4),
+        ("a key beyond all numbers", "root/test", "GetInstance", key("<KEYBINDING NAME=\"Name\"><KEYVALUE VALUETYPE=\"numeric\">1e999</KEYVALUE></KEYBINDING>"), 4),
+        ("a key that is not a number", "root/test", "GetInstance", key("<KEYBINDING NAME=\"Name\"><KEYVALUE TYPE=\"real32\">NaN</KEYVALUE></KEYBINDING>"), 4),
         ("no such context", "root/test", "PullInstances", argument("EnumerationContext", "<VALUE>x</VALUE>") + &argument("MaxObjectCount", "<VALUE>1</VALUE>"), 21),
         ("no such query language", "root/test", "ExecQuery", argument("QueryLanguage", "<VALUE>SQL</VALUE>") + &argument("Query", "<VALUE>SELECT 1</VALUE>"), 14),
         ("no query", "root/test", "ExecQuery", argument("QueryLanguage", "<VALUE>WQL</VALUE>") + &argument("Query", "<VALUE>SELECT</VALUE>"), 15),
