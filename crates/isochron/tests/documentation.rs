@@ -115,7 +115,7 @@ fn exchanges(console: &str) -> Vec<(String, String)> {
 
 /// A host with what the page says there is.
 fn as_on_the_page() -> Host {
-    let host = Host::closed("cimxml_https = \"off\"\n", &[]);
+    let host = Host::closed("cimxml_https = \"off\"\nwsman_https = \"off\"\n", &[]);
     let define = |name: &str| {
         let image = host.path().join(format!("{name}.qcow2"));
         if !image.exists() {
