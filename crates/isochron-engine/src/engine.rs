@@ -162,6 +162,7 @@ impl Engine {
                 if let Err(error) = inner.jobs.sweep(&inner.records).await {
                     tracing::warn!(%error, "ended jobs are not removed yet");
                 }
+                inner.records.settle().await;
                 inner.empty_trash().await;
                 let clock = Arc::clone(&inner.clock);
                 drop(inner);

@@ -23,6 +23,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -160,12 +161,18 @@ pub(crate) struct Exporting {
     pub(crate) with_storage: bool,
 }
 
+/// Of each transaction of which the store has not said if it was made, what is told if
+/// it was.
+type Unsure = Vec<Vec<Told>>;
+
 /// The records.
 pub(crate) struct Records {
     store: Arc<dyn Store>,
     /// One transaction at a time; the store's checks remain the last word where
     /// several daemons share it.
-    writing: Mutex<()>,
+    writing: Mutex<Unsure>,
+    /// Whether there is a transaction of which it is not known if it was made.
+    doubt: AtomicBool,
     relations: Relations,
     events: Events,
 }
@@ -185,7 +192,8 @@ impl Records {
     pub(crate) async fn open(store: Arc<dyn Store>, events: Events) -> Result<Self, EngineError> {
         let mut records = Self {
             store,
-            writing: Mutex::new(()),
+            writing: Mutex::default(),
+            doubt: AtomicBool::new(false),
             relations: Relations::default(),
             events,
         };
@@ -198,8 +206,43 @@ impl Records {
     }
 
     /// What refers to what.
-    pub(crate) fn relations(&self) -> &Relations {
+    pub(crate) async fn relations(&self) -> &Relations {
+        self.settle().await;
         &self.relations
+    }
+
+    /// Asks the store what became of transactions that it did not say, and tells it.
+    pub(crate) async fn settle(&self) {
+        if self.doubt.load(Ordering::Acquire) {
+            self.settle_all(&mut *self.writing.lock().await).await;
+        }
+    }
+
+    /// `false` where the store still does not say.
+    async fn settle_all(&self, unsure: &mut Unsure) -> bool {
+        while let Some(told) = unsure.first() {
+            let written = match told.first() {
+                Some(first) => first.holds(self.store.as_ref()).await,
+                None => Ok(false),
+            };
+            let Ok(written) = written else { return false };
+            let told = unsure.remove(0);
+            if written {
+                self.tell(&told);
+            }
+        }
+        self.doubt.store(false, Ordering::Release);
+        true
+    }
+
+    fn tell(&self, told: &[Told]) {
+        let events: Vec<_> = told.iter().filter_map(Told::event).collect();
+        for event in &events {
+            self.relations.follow(event);
+        }
+        for event in events {
+            self.events.tell(event);
+        }
     }
 
     pub(crate) async fn get<T: Kept>(&self, key: &str) -> Result<Option<T>, EngineError> {
@@ -254,10 +297,9 @@ impl Records {
 
     pub(crate) async fn begin(&self) -> Transaction<'_> {
         Transaction {
+            records: self,
             store: &self.store,
-            relations: &self.relations,
-            events: &self.events,
-            _alone: self.writing.lock().await,
+            alone: self.writing.lock().await,
             read: BTreeMap::new(),
             writes: BTreeMap::new(),
         }
@@ -266,10 +308,9 @@ impl Records {
 
 /// Reads and writes that happen together or not at all.
 pub(crate) struct Transaction<'a> {
+    records: &'a Records,
     store: &'a Arc<dyn Store>,
-    relations: &'a Relations,
-    events: &'a Events,
-    _alone: MutexGuard<'a, ()>,
+    alone: MutexGuard<'a, Unsure>,
     read: BTreeMap<String, Option<Record>>,
     writes: BTreeMap<String, Option<Vec<u8>>>,
 }
@@ -371,7 +412,13 @@ impl Transaction<'_> {
     }
 
     /// Makes all writes if nothing that was read has changed, and tells of them.
-    pub(crate) async fn commit(self) -> Result<(), EngineError> {
+    pub(crate) async fn commit(mut self) -> Result<(), EngineError> {
+        // What was told last must be known before it is written over.
+        if !self.records.settle_all(&mut self.alone).await {
+            return Err(EngineError::failed(
+                "the store does not say what became of the last change",
+            ));
+        }
         let told = self.told().await?;
         let checks = self
             .read
@@ -390,22 +437,14 @@ impl Transaction<'_> {
             })
             .collect();
         let outcome = self.store.commit(Batch { checks, writes }).await;
-        let written = match &outcome {
-            Ok(_) => true,
-            Err(StoreError::Conflict(_)) => false,
+        match &outcome {
+            Ok(_) => self.records.tell(&told),
+            Err(StoreError::Conflict(_)) => {}
             // It may have failed after it wrote.
-            Err(_) => match told.first() {
-                Some(first) => first.holds(self.store.as_ref()).await,
-                None => false,
-            },
-        };
-        if written {
-            let events: Vec<_> = told.iter().filter_map(Told::event).collect();
-            for event in &events {
-                self.relations.follow(event);
-            }
-            for event in events {
-                self.events.tell(event);
+            Err(_) => {
+                self.alone.push(told);
+                self.records.doubt.store(true, Ordering::Release);
+                self.records.settle_all(&mut self.alone).await;
             }
         }
         match outcome {
@@ -415,7 +454,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// The writes that are told, each with what was before.
+    /// The changes that are told, each with what was before.
     async fn told(&self) -> Result<Vec<Told>, EngineError> {
         let mut told = Vec::new();
         for (key, now) in &self.writes {
@@ -426,17 +465,20 @@ impl Transaction<'_> {
                 Some(record) => record.clone(),
                 None => self.store.get(key).await?,
             };
-            told.push(Told {
-                key: key.clone(),
-                before: before.map(|record| record.value),
-                now: now.clone(),
-            });
+            let before = before.map(|record| record.value);
+            if before != *now {
+                told.push(Told {
+                    key: key.clone(),
+                    before,
+                    now: now.clone(),
+                });
+            }
         }
         Ok(told)
     }
 }
 
-/// A write that is told.
+/// A change that is told.
 struct Told {
     key: String,
     before: Option<Vec<u8>>,
@@ -448,10 +490,9 @@ impl Told {
         events::of_record(&self.key, self.before.as_deref(), self.now.as_deref())
     }
 
-    /// Whether the store has what was to be written, and had not before.
-    async fn holds(&self, store: &dyn Store) -> bool {
-        let holds = store.get(&self.key).await;
-        self.before != self.now
-            && holds.is_ok_and(|record| record.map(|record| record.value) == self.now)
+    /// Whether the store has what was to be written.
+    async fn holds(&self, store: &dyn Store) -> Result<bool, StoreError> {
+        let holds = store.get(&self.key).await?.map(|record| record.value);
+        Ok(holds == self.now)
     }
 }

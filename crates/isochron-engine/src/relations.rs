@@ -227,7 +227,7 @@ impl crate::Engine {
     pub(crate) async fn snapshots_that(&self, of: Of) -> Result<Vec<Snapshot>, crate::EngineError> {
         let records = &self.inner.records;
         let mut found = Vec::new();
-        for id in records.relations().get(of) {
+        for id in records.relations().await.get(of) {
             // It may have gone meanwhile.
             let key = crate::records::snapshot_key(SnapshotId(id));
             found.extend(records.get::<Snapshot>(&key).await?);
@@ -239,7 +239,7 @@ impl crate::Engine {
     async fn collections_that(&self, of: Of) -> Result<Vec<Collection>, crate::EngineError> {
         let records = &self.inner.records;
         let mut found = Vec::new();
-        for id in records.relations().get(of) {
+        for id in records.relations().await.get(of) {
             let key = crate::records::collection_key(CollectionId(id));
             found.extend(records.get::<Collection>(&key).await?);
         }
@@ -254,7 +254,7 @@ impl crate::engine::Inner {
         of: Of,
     ) -> Result<Vec<ReferencePoint>, crate::EngineError> {
         let mut found = Vec::new();
-        for id in self.records.relations().get(of) {
+        for id in self.records.relations().await.get(of) {
             // It may have gone meanwhile.
             let key = crate::records::point_key(ReferencePointId(id));
             found.extend(self.records.get::<ReferencePoint>(&key).await?);

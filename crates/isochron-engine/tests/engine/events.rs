@@ -164,6 +164,27 @@ answers! {
         assert_eq!(words(&told(&mut events)), [""; 0]);
     }
 
+    // Found by a random history: what referred to what was wrong from then on.
+    what_the_store_wrote_is_told_when_it_can_be_read_again(host) {
+        let a = host.off("a").await;
+        let mut events = host.engine.events();
+        told(&mut events);
+        let world = host.world.clone();
+        host.world.on(Point::Commit, When::After, {
+            let mut once = Some(());
+            move |_, _| if once.take().is_some() {
+                world.fail_next(Point::Commit, None, When::After, Fault::Error);
+                world.fail_next(Point::Get, None, When::Before, Fault::Error);
+            }
+        });
+        let kind = CollectionKind::Machines;
+        host.engine.create_collection("all", None, kind).await.unwrap_err();
+        assert_eq!(words(&told(&mut events)), [""; 0]);
+        // The next one who asks, or writes, brings it to light.
+        assert!(host.engine.collections_with(a).await.unwrap().is_empty());
+        assert_eq!(words(&told(&mut events)), ["collection all/0 created"]);
+    }
+
     what_recovery_changed_is_told_to_the_first_who_asks(host) {
         let a = host.running("a").await;
         let all = host.collection("all", &[a]).await;

@@ -113,7 +113,13 @@ fn random_histories() {
                     if seed >= first + runs {
                         break;
                     }
-                    let told = run(seed);
+                    let told = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|_| Told {
+                        verdict: Err("it panicked".to_owned()),
+                        rounds: Vec::new(),
+                        calls: Vec::new(),
+                        done: 0,
+                        struck: 0,
+                    });
                     let mut sum = sum.lock().unwrap();
                     sum.done += told.done;
                     sum.struck += told.struck;

@@ -123,7 +123,13 @@ impl Stage {
                     Act::ApplyTo(id, only) => Some(*id) == job.snapshot && only == machine,
                     _ => false,
                 };
-                if round.acts.iter().any(meant) {
+                // One that was refused is not the one that was done.
+                let refused = |act: &&Act| {
+                    let ends = round.ends.iter().filter(|(of, _)| of == *act);
+                    let acts = round.acts.iter().filter(|of| of == act);
+                    ends.filter(|(_, end)| end.is_err()).count() == acts.count()
+                };
+                if round.acts.iter().any(|act| meant(act) && !refused(&act)) {
                     applied.entry(*machine).or_default().push(held.clone());
                 }
             }

@@ -19,7 +19,7 @@ use crate::guests::Guests;
 use crate::scene::{Content, open};
 
 /// Something that is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// Of a collection or a machine.
     Create(CollectionId, SnapshotKind, Consistency),
