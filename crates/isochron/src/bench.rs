@@ -4,6 +4,7 @@ mod cim;
 mod cut;
 mod export;
 mod oracle;
+mod soak;
 mod summary;
 
 use clap::Subcommand;
@@ -25,6 +26,9 @@ pub enum Bench {
     /// Snapshot rings of guests under load, again and again, and have each judged
     #[command(after_help = oracle::EXAMPLES)]
     Oracle(oracle::OracleOptions),
+    /// Take, apply and destroy snapshots at random for long, and see that nothing grows
+    #[command(after_help = soak::EXAMPLES)]
+    Soak(soak::SoakOptions),
 }
 
 /// Measures.
@@ -34,5 +38,6 @@ pub fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
         Bench::Cut(options) => cut::run(options, json),
         Bench::Export(options) => export::run(options, json),
         Bench::Oracle(options) => oracle::run(options, json),
+        Bench::Soak(options) => soak::run(options, json),
     }
 }

@@ -119,6 +119,11 @@ impl Stage {
         self.daemon.id()
     }
 
+    /// How many processes there are on the stage: the daemon, guests, guardians.
+    pub fn processes(&self) -> usize {
+        processes(&self.path).len()
+    }
+
     /// The daemon's log.
     pub fn log(&self) -> PathBuf {
         log(&self.path)

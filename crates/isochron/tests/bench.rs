@@ -1,5 +1,5 @@
-//! `isochron bench cut`, on real guests, and `isochron bench cim` in short form: their
-//! form, and what must hold whatever the times are. None is asserted here.
+//! `isochron bench cut` and `soak`, on real guests, and `isochron bench cim` in short
+//! form: their form, and what must hold whatever the times are. None is asserted here.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 
@@ -233,5 +233,22 @@ fn a_cim_server_is_asked_by_many_and_left_as_it_was() {
     // Instances of about 1 kB are larger than their names; pulled they are the same.
     assert!(bytes(0) > 1200 * 900 && bytes(0) > 4 * bytes(1), "{found}");
     assert!(bytes(2) > 1200 * 900, "{found}");
+    assert_eq!(files(temporary.path()), [""; 0]);
+}
+
+#[test]
+fn a_soak_finds_everything_as_it_was() {
+    let temporary = directory();
+    let found = bench(&temporary, "soak --minutes 1 --rings 2 --seed 3");
+    let counts = found["counts"].as_array().unwrap();
+    assert!(counts.len() >= 2);
+    for count in counts {
+        assert_eq!(count["files"], counts[0]["files"]);
+        assert_eq!(count["records"], counts[0]["records"]);
+        // The daemon and two guests.
+        assert_eq!(at(count, "/processes"), 3);
+    }
+    assert!(at(&found, "/taken") >= 4 && at(&found, "/taken") == at(&found, "/destroyed"));
+    assert!(at(&found, "/applied") >= 1 && at(&found, "/longest_pause_us") > 0);
     assert_eq!(files(temporary.path()), [""; 0]);
 }
