@@ -12,8 +12,8 @@ use crate::events::Events;
 use crate::gate::{Gate, Pass, Place};
 use crate::jobs::{Jobs, NewJob, Progress, record};
 use crate::model::{
-    Affected, Collection, CollectionId, Consistency, Job, JobId, JobKind, Machine, MachineId,
-    ReferencePoint, ReferencePointId, Snapshot, SnapshotId, SnapshotKind, random,
+    Affected, Collection, CollectionId, Consistency, Job, JobId, JobKind, Layer, Machine,
+    MachineId, ReferencePoint, ReferencePointId, Snapshot, SnapshotId, SnapshotKind, random,
 };
 use crate::records::{Records, collection_key, machine_key, point_key, snapshot_key};
 use crate::relations::Of;
@@ -461,6 +461,23 @@ impl Inner {
     pub(crate) async fn machine(&self, id: MachineId) -> Result<Machine, EngineError> {
         let machine = self.records.get(&machine_key(id)).await?;
         machine.ok_or_else(|| EngineError::not_found(format!("there is no machine {id}")))
+    }
+
+    /// A machine and its layers as they were at one moment: a merge may change both
+    /// while they are read.
+    pub(crate) async fn machine_and_layers(
+        &self,
+        id: MachineId,
+    ) -> Result<(Machine, Vec<Layer>), EngineError> {
+        let mut machine = self.machine(id).await?;
+        loop {
+            let layers = self.records.layers(id).await?;
+            let now = self.machine(id).await?;
+            if now == machine {
+                return Ok((machine, layers));
+            }
+            machine = now;
+        }
     }
 
     pub(crate) async fn collection(&self, id: CollectionId) -> Result<Collection, EngineError> {

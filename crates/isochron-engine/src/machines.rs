@@ -357,10 +357,9 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `Timeout` it does not answer.
     pub async fn machine_view(&self, id: MachineId) -> Result<MachineView, EngineError> {
-        let machine = self.machine(id).await?;
+        let (machine, layers) = self.inner.machine_and_layers(id).await?;
         let live = self.inner.hypervisor.live(&machine).await?;
         let power = machine.power(live.as_ref()).await?;
-        let layers = self.inner.records.layers(id).await?;
         let disks = machine
             .disks
             .iter()

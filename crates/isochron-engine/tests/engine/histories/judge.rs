@@ -51,6 +51,8 @@ impl Stage {
             .await?;
         self.nothing_lost(&applied).await?;
         for snapshot in &snapshots {
+            // A merge in the background may have moved its layers meanwhile.
+            let snapshot = &self.engine.snapshot(snapshot.id).await.map_err(say)?;
             let holds = content(&self.world, snapshot)?;
             if let Some(held) = self.held.get(&snapshot.id) {
                 ensure!(
