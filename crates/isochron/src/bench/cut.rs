@@ -10,7 +10,7 @@
 mod goals;
 mod monitor;
 mod plot;
-mod pulse;
+pub mod pulse;
 mod report;
 mod scripted;
 

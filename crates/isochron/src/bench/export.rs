@@ -7,6 +7,10 @@
 //! the disk in the host's page cache. `qemu-img convert` flushes nothing by default, an
 //! export always does; so `qemu-img` is measured with a flush too. Every image that
 //! comes out must read as the disk does.
+//!
+//! Beside exports of the same disk a guest writes, which notices them or does not.
+
+mod guest;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -24,11 +28,13 @@ use isochron_engine::model::{
 use isochron_engine::ports::{
     Archive, Content, Go, Instant as OfInstant, LayerFile, Order, OrderDisk, OrderMember,
 };
+use isochron_lab::kit::Kit;
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use self::guest::Noticed;
 use super::summary::Spread;
 use crate::exit::Failure;
 use crate::output::{self, Table};
@@ -38,9 +44,9 @@ pub const EXAMPLES: &str = "\
 Examples:
   isochron bench export
   isochron bench export --size 16384 --rounds 3 --dir /srv/scratch
-  isochron bench export --json
+  isochron bench export --no-guest --json
 
-It needs twice the disk's size of space. Nothing else should run meanwhile.";
+It needs twice the disk's size of space, and the guest that `make guest` prepares. Nothing else should run meanwhile.";
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -52,6 +58,9 @@ pub struct ExportOptions {
     /// How often each is measured; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Leave out the guest that writes meanwhile
+    #[arg(long)]
+    no_guest: bool,
     /// Where to make the temporary directory [default: TMPDIR, else /var/tmp]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -100,11 +109,18 @@ struct Taken {
 
 /// Measures, prints, and fails if an image was another than the disk.
 pub fn run(options: &ExportOptions, json: bool) -> Result<(), Failure> {
-    let taken = stage::perform(measure(options))?;
-    print(options, &taken, json)
+    let kit = match options.no_guest {
+        true => None,
+        false => Some(Kit::load().map_err(Failure::usage)?),
+    };
+    let (taken, noticed) = stage::perform(measure(options, kit.as_ref()))?;
+    print(options, &taken, noticed.as_ref(), json)
 }
 
-async fn measure(options: &ExportOptions) -> Result<Vec<Taken>> {
+async fn measure(
+    options: &ExportOptions,
+    kit: Option<&Kit>,
+) -> Result<(Vec<Taken>, Option<Noticed>)> {
     let parent = options.dir.clone();
     let parent = parent.or_else(|| std::env::var_os("TMPDIR").map(Into::into));
     let parent = parent.unwrap_or_else(|| "/var/tmp".into());
@@ -134,6 +150,10 @@ async fn measure(options: &ExportOptions) -> Result<Vec<Taken>> {
             }
         }
     }
+    let noticed = match kit {
+        Some(kit) => Some(guest::measure(&disk, kit, &parent, options.rounds).await?),
+        None => None,
+    };
     let taken = WAYS.into_iter().zip(rounds).map(|(way, rounds)| {
         let ms = |took: &Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let of = |field: fn(&Measured) -> Option<u64>| {
@@ -150,7 +170,7 @@ async fn measure(options: &ExportOptions) -> Result<Vec<Taken>> {
             reader_kib: of(|measured| measured.reader_kib),
         })
     });
-    taken.collect()
+    Ok((taken.collect::<Result<_>>()?, noticed))
 }
 
 /// A disk of two layers: all, and what changed.
@@ -320,6 +340,24 @@ impl Disk {
         })
     }
 
+    /// Exports the disk in full, and a guest's frozen layer with it.
+    async fn export_beside(&self, guest: &LayerFile, bytes: u64) -> Result<()> {
+        let directory = self.path("beside");
+        let mut order = self.order(directory.clone(), false)?;
+        if let Some(member) = order.members.first_mut() {
+            member.disks.push(OrderDisk {
+                name: "disk1".to_owned(),
+                chain: vec![guest.clone()],
+                virtual_size: bytes,
+                content: Content::Full { reason: None },
+            });
+        }
+        let export = DirectoryArchive::default().open(order).await?;
+        export.run(&|_| Go::On).await?;
+        std::fs::remove_dir_all(directory)?;
+        Ok(())
+    }
+
     /// Sees that an image reads as the layers that it was made of.
     async fn compare(&self, image: &Path, way: Way) -> Result<()> {
         let [base, top] = &self.layers;
@@ -388,13 +426,19 @@ fn readers_peak(directory: &Path) -> Option<u64> {
     peaks.max()
 }
 
-fn print(options: &ExportOptions, taken: &[Taken], json: bool) -> Result<(), Failure> {
+fn print(
+    options: &ExportOptions,
+    taken: &[Taken],
+    noticed: Option<&Noticed>,
+    json: bool,
+) -> Result<(), Failure> {
     if json {
         return output::json(&json!({
             "size_mib": options.size,
             "rounds": options.rounds,
             "changed": 1.0 / ONE_IN as f64,
             "ways": taken,
+            "guest": noticed,
         }));
     }
     let median = |way: Way| {
@@ -426,10 +470,21 @@ fn print(options: &ExportOptions, taken: &[Taken], json: bool) -> Result<(), Fai
             mib(taken.reader_kib).unwrap_or_default(),
         ]);
     }
+    let guest = noticed.map(|noticed| {
+        let median = |times: &[u64]| Spread::of(times.iter().copied()).map_or(0, |all| all.median);
+        let (during, usual) = (median(&noticed.export_us), median(&noticed.usual_us));
+        format!(
+            "A writing guest's longest gap during an export: {}, and without one {} ({:.2} times).\n",
+            output::micros(during),
+            output::micros(usual),
+            during as f64 / usual as f64
+        )
+    });
+    let guest = guest.unwrap_or_default();
     output::text(&format!(
         "{table}A disk of {} MiB, median of {}. RATIO is to the way that is flushed alike: a full \
          export's\nto the flushed convert, a difference's to the full export. MEMORY is the most \
-         that this\nprocess had, READER the most of qemu-nbd.\n",
+         that this\nprocess had, READER the most of qemu-nbd.\n{guest}",
         options.size, options.rounds
     ))
 }
