@@ -1,5 +1,6 @@
 //! An export from its order to its end.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -93,10 +94,12 @@ impl Opened {
             qemu_nbd: &qemu_nbd,
             control: &control,
             names: Names::default(),
+            servers: VecDeque::new(),
             jobs: Vec::new(),
         };
         opened.names.unique(MANIFEST);
         opened.names.unique(SUMS);
+        opened.start_servers()?;
         for index in 0..order.members.len() {
             let member = opened.member(index)?;
             manifest.members.push(member);
@@ -310,10 +313,48 @@ struct Opening<'a> {
     qemu_nbd: &'a Path,
     control: &'a Arc<Control>,
     names: Names,
+    /// Of all disks, in their order.
+    servers: VecDeque<Server>,
     jobs: Vec<Job>,
 }
 
 impl Opening<'_> {
+    /// Opens all disks, several at once: members are held meanwhile.
+    fn start_servers(&mut self) -> Result<(), ArchiveError> {
+        if self.kind == Kind::Record {
+            return Ok(());
+        }
+        let mut disks = Vec::new();
+        for (index, member) in self.order.members.iter().enumerate() {
+            for disk in &member.disks {
+                if matches!(disk.content, ports::Content::Since(_)) {
+                    self.base_holds(index, disk)?;
+                }
+                disks.push((member, disk));
+            }
+        }
+        let servers = threads::each(disks, self.control, |(member, disk)| {
+            let images = disk.chain.iter().map(|layer| Image {
+                path: layer.path.clone(),
+                format: layer.format,
+            });
+            let images: Vec<_> = images.collect();
+            let server = Server::start(self.qemu_nbd, &images, LANES, self.control)?;
+            match server.size() == disk.virtual_size {
+                true => Ok(server),
+                false => Err(ArchiveError::Invalid(format!(
+                    "the disk {} of {} has {} bytes and not {}",
+                    disk.name,
+                    member.machine_name,
+                    server.size(),
+                    disk.virtual_size
+                ))),
+            }
+        })?;
+        self.servers = servers.into();
+        Ok(())
+    }
+
     fn member(&mut self, index: usize) -> Result<Member, ArchiveError> {
         let order = self.order;
         let member = &order.members[index];
@@ -362,28 +403,7 @@ impl Opening<'_> {
             (Kind::Difference, Some(_)) => Mode::Difference,
             _ => Mode::Full,
         };
-        if self.kind != Kind::Record {
-            if changes.is_some() {
-                self.base_holds(index, disk)?;
-            }
-            let images: Vec<_> = disk
-                .chain
-                .iter()
-                .map(|layer| Image {
-                    path: layer.path.clone(),
-                    format: layer.format,
-                })
-                .collect();
-            let layers = Server::start(self.qemu_nbd, &images, LANES, self.control)?;
-            if layers.size() != disk.virtual_size {
-                return Err(ArchiveError::Invalid(format!(
-                    "the disk {} of {} has {} bytes and not {}",
-                    disk.name,
-                    member.machine_name,
-                    layers.size(),
-                    disk.virtual_size
-                )));
-            }
+        if let Some(layers) = self.servers.pop_front() {
             self.control.expect(disk.virtual_size);
             let name = format!("{}.{}", member.machine_name, disk.name);
             self.jobs.push(Job {

@@ -15,9 +15,12 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Advice, fadvise};
 
 use crate::digest::{BLOCK, BLOCK_LEN, FileTree, Leaf, blocks, subtree};
 
@@ -101,6 +104,9 @@ impl Writer {
         let count = (data.len() as u64).div_ceil(BLOCK);
         let first = self.next.fetch_add(count, Ordering::Relaxed);
         self.write_at(first, data)?;
+        // Begins to write it to the disk, so that little is left to wait for at the end.
+        let bytes = NonZeroU64::new(count * BLOCK);
+        let _ = fadvise(&self.file, first * BLOCK, bytes, Advice::DontNeed);
         Ok(first)
     }
 

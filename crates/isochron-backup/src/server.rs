@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -80,7 +80,9 @@ impl Server {
             .prefix("isochron-nbd.")
             .tempdir()
             .map_err(failed)?;
-        let path = directory.path().join("s");
+        // By way of the descriptor the name is short enough, wherever the directory is.
+        let opened = File::open(directory.path()).map_err(failed)?;
+        let path = format!("/proc/self/fd/{}/s", opened.as_raw_fd());
         let listener = UnixListener::bind(&path).map_err(failed)?;
         let streams = (0..=readers)
             .map(|_| UnixStream::connect(&path))
