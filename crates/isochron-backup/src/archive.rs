@@ -22,21 +22,31 @@ const TELL: Duration = Duration::from_millis(200);
 /// Writes exports into directories.
 #[derive(Clone, Debug)]
 pub struct DirectoryArchive {
-    qemu_nbd: PathBuf,
+    programs: Programs,
+}
+
+/// The programs that read images, by name or path.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    pub(crate) qemu_nbd: PathBuf,
+    pub(crate) qemu_img: PathBuf,
 }
 
 impl DirectoryArchive {
-    /// With the program `qemu-nbd`, by name or path.
-    pub fn new(qemu_nbd: impl Into<PathBuf>) -> Self {
+    /// With the programs `qemu-nbd` and `qemu-img`, by name or path.
+    pub fn new(qemu_nbd: impl Into<PathBuf>, qemu_img: impl Into<PathBuf>) -> Self {
         Self {
-            qemu_nbd: qemu_nbd.into(),
+            programs: Programs {
+                qemu_nbd: qemu_nbd.into(),
+                qemu_img: qemu_img.into(),
+            },
         }
     }
 }
 
 impl Default for DirectoryArchive {
     fn default() -> Self {
-        Self::new("qemu-nbd")
+        Self::new("qemu-nbd", "qemu-img")
     }
 }
 
@@ -61,10 +71,10 @@ impl Archive for DirectoryArchive {
     }
 
     async fn open(&self, order: Order) -> Result<Box<dyn Export>, ArchiveError> {
-        let qemu_nbd = self.qemu_nbd.clone();
+        let programs = self.programs.clone();
         let control = Arc::new(Control::new(order.limit));
         let stop = StopOnDrop(control.clone());
-        let opened = blocking(move || Opened::new(qemu_nbd, order, control)).await?;
+        let opened = blocking(move || Opened::new(programs, order, control)).await?;
         Ok(Box::new(Running { opened, stop }))
     }
 

@@ -24,6 +24,7 @@ use crate::control::Control;
 use crate::digest::{BLOCK, BLOCK_LEN, Leaf, leaf};
 use crate::leaves::{LeafWriter, Run, Written};
 use crate::manifest::cannot;
+use crate::map;
 use crate::nbd::Client;
 use crate::plan::{AT_ONCE, Leaves, Plan, What, Wrong};
 use crate::qcow2;
@@ -51,6 +52,8 @@ pub(crate) struct Disk<'a> {
     pub(crate) plan: Plan,
     /// Reads the layers.
     pub(crate) layers: &'a mut Server,
+    /// The layers' files, for what lies in them as it is.
+    pub(crate) files: Vec<File>,
     /// Reads the images from which unchanged blocks are reused.
     pub(crate) base: Option<&'a mut Server>,
     pub(crate) sink: Sink,
@@ -114,6 +117,7 @@ pub(crate) fn copy(disk: Disk<'_>, control: &Control) -> Result<Copied, ArchiveE
         size,
         plan,
         layers,
+        files,
         mut base,
         sink,
         sink_path,
@@ -133,6 +137,7 @@ pub(crate) fn copy(disk: Disk<'_>, control: &Control) -> Result<Copied, ArchiveE
         size,
         plan: Mutex::new((0, plan)),
         layers,
+        files,
         base: base.as_deref(),
         sink: &sink,
         sink_path: &sink_path,
@@ -183,6 +188,7 @@ struct Copying<'a> {
     /// How many pieces were taken, and the plan.
     plan: Mutex<(u64, Plan)>,
     layers: &'a Server,
+    files: Vec<File>,
     base: Option<&'a Server>,
     sink: &'a Sink,
     sink_path: &'a PathBuf,
@@ -236,6 +242,8 @@ impl Copying<'_> {
                                 .read(offset, data)
                                 .map_err(|error| server.failed("read", &error))?,
                             (What::Reuse(_), ..) => return Err(gone()),
+                            (What::Direct(segments), ..) => map::read(&self.files, segments, data)
+                                .map_err(|error| self.layers.failed("read", &error))?,
                             _ => layers
                                 .read(offset, data)
                                 .map_err(|error| self.layers.failed("read", &error))?,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use isochron_engine::model::Changes;
 use isochron_engine::ports::{self, ArchiveError, Exported, Order, OrderDisk};
 
+use crate::archive::Programs;
 use crate::chain::{self, Chain};
 use crate::control::Control;
 use crate::copy::{self, Known, LANES, Sink};
@@ -17,6 +18,7 @@ use crate::manifest::{
     Blake3, Content, Disk, FileOf, InstantOf, Kind, LayerOf, MANIFEST, Manifest, Member, Mode,
     Parent, SUMS, cannot,
 };
+use crate::map::Map;
 use crate::plan::Plan;
 use crate::qcow2::{self, Writer};
 use crate::server::{Image, Server};
@@ -24,7 +26,7 @@ use crate::threads;
 
 /// An order whose sources are open.
 pub(crate) struct Opened {
-    qemu_nbd: PathBuf,
+    programs: Programs,
     target: Target,
     control: Arc<Control>,
     /// Without contents yet.
@@ -46,17 +48,24 @@ enum Work {
         path: PathBuf,
         file: String,
     },
-    Disk(DiskJob),
+    Disk(Box<DiskJob>),
 }
 
 struct DiskJob {
     /// Its number in the member.
     disk: usize,
-    layers: Server,
+    source: Source,
     /// What changed since the base.
     changes: Option<Changes>,
     image: String,
     leaves: String,
+}
+
+/// A disk's layers, open.
+struct Source {
+    server: Server,
+    /// Where all of its data lies in the layers' files.
+    map: Option<(Map, Vec<File>)>,
 }
 
 /// What a job wrote.
@@ -68,7 +77,7 @@ enum Done {
 impl Opened {
     /// Checks an order and opens what it reads.
     pub(crate) fn new(
-        qemu_nbd: PathBuf,
+        programs: Programs,
         order: Order,
         control: Arc<Control>,
     ) -> Result<Self, ArchiveError> {
@@ -91,15 +100,15 @@ impl Opened {
             order: &order,
             kind,
             base: base.as_ref(),
-            qemu_nbd: &qemu_nbd,
+            programs: &programs,
             control: &control,
             names: Names::default(),
-            servers: VecDeque::new(),
+            sources: VecDeque::new(),
             jobs: Vec::new(),
         };
         opened.names.unique(MANIFEST);
         opened.names.unique(SUMS);
-        opened.start_servers()?;
+        opened.open_sources()?;
         for index in 0..order.members.len() {
             let member = opened.member(index)?;
             manifest.members.push(member);
@@ -120,7 +129,7 @@ impl Opened {
             }
         }
         Ok(Self {
-            qemu_nbd,
+            programs,
             target,
             control,
             manifest,
@@ -185,7 +194,7 @@ impl Opened {
             }
             Work::Disk(disk) => {
                 let index = disk.disk;
-                let content = self.disk(job.member, disk)?;
+                let content = self.disk(job.member, *disk)?;
                 Ok(Done::Disk(index, content))
             }
         }
@@ -216,10 +225,12 @@ impl Opened {
             }
         };
         let status = job
-            .layers
+            .source
+            .server
             .take_status()
             .ok_or_else(|| ArchiveError::Failed("a connection is missing".to_owned()))?;
         let mut base_server = None;
+        let mut files = Vec::new();
         let mut backing = None;
         let mut known = Known::Nothing;
         if let Some(again) = old_leaves()? {
@@ -228,7 +239,7 @@ impl Opened {
         let plan = match (old_leaves()?, job.changes.take(), old) {
             (Some(leaves), Some(changes), Some((base, ..))) if self.merge => {
                 let images = base.images(member.machine, &disk.name)?;
-                let server = Server::start(&self.qemu_nbd, &images, LANES, &self.control)?;
+                let server = Server::start(&self.programs.qemu_nbd, &images, LANES, &self.control)?;
                 if server.size() != size {
                     return Err(ArchiveError::Damaged(format!(
                         "{} is of another size than its manifest says",
@@ -242,7 +253,13 @@ impl Opened {
                 backing = Some(self.backing(base, &leaves.image)?);
                 Plan::difference(size, status, changes, leaves.leaves)
             }
-            _ => Plan::full(size, status),
+            _ => match job.source.map.take() {
+                Some((map, open)) => {
+                    files = open;
+                    Plan::mapped(size, status, map)
+                }
+                None => Plan::full(size, status),
+            },
         };
         let on_another = backing.is_some();
         let file = new_file(&image_path)?;
@@ -256,7 +273,8 @@ impl Opened {
             copy::Disk {
                 size,
                 plan,
-                layers: &mut job.layers,
+                layers: &mut job.source.server,
+                files,
                 base: base_server.as_mut(),
                 sink: Sink::Qcow2 {
                     writer: Writer::new(file, size, backing),
@@ -310,17 +328,17 @@ struct Opening<'a> {
     order: &'a Order,
     kind: Kind,
     base: Option<&'a Chain>,
-    qemu_nbd: &'a Path,
+    programs: &'a Programs,
     control: &'a Arc<Control>,
     names: Names,
     /// Of all disks, in their order.
-    servers: VecDeque<Server>,
+    sources: VecDeque<Source>,
     jobs: Vec<Job>,
 }
 
 impl Opening<'_> {
     /// Opens all disks, several at once: members are held meanwhile.
-    fn start_servers(&mut self) -> Result<(), ArchiveError> {
+    fn open_sources(&mut self) -> Result<(), ArchiveError> {
         if self.kind == Kind::Record {
             return Ok(());
         }
@@ -333,15 +351,23 @@ impl Opening<'_> {
                 disks.push((member, disk));
             }
         }
-        let servers = threads::each(disks, self.control, |(member, disk)| {
+        let sources = threads::each(disks, self.control, |(member, disk)| {
             let images = disk.chain.iter().map(|layer| Image {
                 path: layer.path.clone(),
                 format: layer.format,
             });
             let images: Vec<_> = images.collect();
-            let server = Server::start(self.qemu_nbd, &images, LANES, self.control)?;
-            match server.size() == disk.virtual_size {
-                true => Ok(server),
+            let qemu_nbd = &self.programs.qemu_nbd;
+            let server = Server::start(qemu_nbd, &images, LANES, self.control)?;
+            let size = disk.virtual_size;
+            let whole = matches!(disk.content, ports::Content::Full { .. }) && size > 0;
+            match server.size() == size {
+                true if whole => {
+                    let map = Map::start(&self.programs.qemu_img, &images, size, self.control);
+                    let map = map.map_err(|error| server.failed("mapped", &error))?;
+                    Ok(Source { server, map })
+                }
+                true => Ok(Source { server, map: None }),
                 false => Err(ArchiveError::Invalid(format!(
                     "the disk {} of {} has {} bytes and not {}",
                     disk.name,
@@ -351,7 +377,7 @@ impl Opening<'_> {
                 ))),
             }
         })?;
-        self.servers = servers.into();
+        self.sources = sources.into();
         Ok(())
     }
 
@@ -403,18 +429,18 @@ impl Opening<'_> {
             (Kind::Difference, Some(_)) => Mode::Difference,
             _ => Mode::Full,
         };
-        if let Some(layers) = self.servers.pop_front() {
+        if let Some(source) = self.sources.pop_front() {
             self.control.expect(disk.virtual_size);
             let name = format!("{}.{}", member.machine_name, disk.name);
             self.jobs.push(Job {
                 member: index,
-                work: Work::Disk(DiskJob {
+                work: Work::Disk(Box::new(DiskJob {
                     disk: number,
-                    layers,
+                    source,
                     changes: changes.cloned(),
                     image: self.names.unique(&format!("{name}.qcow2")),
                     leaves: self.names.unique(&format!("{name}.leaves")),
-                }),
+                })),
             });
         }
         let layers = disk.chain.iter().map(|layer| LayerOf {

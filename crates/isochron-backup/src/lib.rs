@@ -6,8 +6,9 @@
 //! [`Archive`](isochron_engine::ports::Archive). What is in a directory says
 //! `docs/export.md`.
 //!
-//! Images are read through `qemu-nbd` only, and written by ourselves; nothing here
-//! understands what a guest or a stranger wrote into an image.
+//! What images hold is known from `qemu-nbd` and `qemu-img map` only; nothing here
+//! understands the tables of an image that a guest or a stranger wrote. Images of exports
+//! are written by ourselves.
 
 mod archive;
 mod chain;
@@ -18,6 +19,7 @@ mod directory;
 mod export;
 pub mod leaves;
 pub mod manifest;
+mod map;
 pub mod nbd;
 mod plan;
 mod qcow2;

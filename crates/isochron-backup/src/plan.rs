@@ -9,6 +9,7 @@ use isochron_engine::model::Changes;
 
 use crate::digest::{BLOCK, Leaf, blocks};
 use crate::leaves::{LeafReader, Run};
+use crate::map::{Blocks, Map, Segment};
 use crate::nbd::{Client, Extent};
 use crate::server::Stream;
 
@@ -38,6 +39,8 @@ pub(crate) enum What {
     Kept,
     /// They are read from the layers.
     Read,
+    /// They lie in these places of the layers' files.
+    Direct(Vec<Segment>),
     /// They are read from the layers; these are the parent's leaves, so that a block
     /// that is the same can be left out. `None` is a block of zeroes.
     Compare(Vec<Option<Leaf>>),
@@ -64,6 +67,7 @@ pub(crate) struct Plan {
 
 enum Kind {
     Full,
+    Mapped(Map),
     Difference(Changes, Leaves),
     Merge(Changes, Leaves),
 }
@@ -72,6 +76,11 @@ impl Plan {
     /// All is read from the layers.
     pub(crate) fn full(size: u64, status: Client<Stream>) -> Self {
         Self::new(size, status, Kind::Full)
+    }
+
+    /// All is read from the layers, directly where the map says that it can be.
+    pub(crate) fn mapped(size: u64, status: Client<Stream>, map: Map) -> Self {
+        Self::new(size, status, Kind::Mapped(map))
     }
 
     /// What changed is read from the layers, the rest is as the parent's leaves say.
@@ -111,7 +120,7 @@ impl Plan {
         }
         // Up to where all is in, or out of, what changed.
         let (changed, end) = match &self.kind {
-            Kind::Full => (true, end),
+            Kind::Full | Kind::Mapped(_) => (true, end),
             Kind::Difference(changes, _) | Kind::Merge(changes, _) => {
                 match changes.next_range(first * BLOCK) {
                     Some(range) if range.start == first * BLOCK => {
@@ -128,6 +137,13 @@ impl Plan {
                 match zero {
                     true => (count, What::Zero),
                     false => (count.min(AT_ONCE), What::Read),
+                }
+            }
+            (Kind::Mapped(map), _) => {
+                match map.blocks(first, end, AT_ONCE).map_err(Wrong::Layers)? {
+                    Blocks::Zero(count) => (count, What::Zero),
+                    Blocks::Direct(count, segments) => (count, What::Direct(segments)),
+                    Blocks::Through(count) => (count, What::Read),
                 }
             }
             (Kind::Difference(..), false) => (end - first, What::Kept),

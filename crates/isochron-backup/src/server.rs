@@ -25,7 +25,7 @@ use crate::control::{Control, LOOK};
 use crate::nbd::Client;
 
 /// For how long the process may say nothing, while it opens files or reads.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs its arguments with the listening socket, which is its standard output, as the
 /// one of socket activation (sd_listen_fds(3)), until its standard input ends.
@@ -224,7 +224,7 @@ impl Write for Stream {
 
 /// The chain as a block node with all nodes beneath it, in QEMU's words
 /// (`BlockdevOptions`).
-fn node(chain: &[Image]) -> Result<Value, ArchiveError> {
+pub(crate) fn node(chain: &[Image]) -> Result<Value, ArchiveError> {
     let mut below = Value::Null;
     for (depth, image) in chain.iter().rev().enumerate() {
         let path = image

@@ -203,6 +203,7 @@ pub(crate) fn read_disk(
             size: disk.virtual_size,
             plan: Plan::full(disk.virtual_size, status),
             layers: &mut server,
+            files: Vec::new(),
             base: None,
             sink,
             sink_path,

@@ -115,6 +115,41 @@ fn a_merge_is_a_full_export_made_of_its_base() {
     assert_eq!(held(&rig, "next"), (1, 0));
 }
 
+/// Images that others made: data compressed, in clusters of another size, with tables of
+/// parts of clusters, in another file.
+#[test]
+fn layers_of_every_kind_are_read() {
+    let data_file = "data_file=DATA,data_file_raw=on";
+    for options in [
+        &["-c"][..],
+        &["-c", "-o", "compression_type=zstd,cluster_size=4k"],
+        &["-o", "cluster_size=512"],
+        &["-o", "cluster_size=2M"],
+        &["-o", "extended_l2=on"],
+        &["-o", "compat=0.10"],
+        &["-o", data_file],
+    ] {
+        let mut rig = Rig::new(40 * BLOCK + 512, ImageFormat::Raw);
+        rig.io(&[
+            "write -P 1 3k 1M",
+            "write -P 2 2M 5k",
+            "write -P 3 2621440 512",
+        ]);
+        let data = rig.path("data");
+        let options = options.iter();
+        let options: Vec<_> = options
+            .map(|option| option.replace("DATA", data.to_str().unwrap()))
+            .collect();
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        rig.convert(&options);
+        rig.full("one");
+        rig.overlay();
+        rig.io(&["write -P 4 100k 3k", "write -z 512k 128k"]);
+        rig.full("two");
+        rig.since("since", "one", 1, false);
+    }
+}
+
 #[test]
 fn a_terabyte_of_holes() {
     let mut rig = Rig::new(1 << 40, ImageFormat::Qcow2);

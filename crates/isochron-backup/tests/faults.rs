@@ -252,7 +252,10 @@ fn what_an_interrupted_export_left_is_cleared() {
 
 #[test]
 fn a_reader_that_is_killed_fails_the_export() {
-    let rig = rig(24);
+    let mut rig = rig(24);
+    rig.io(&["write -P 2 1M 1M"]);
+    // Compressed data is read through it.
+    rig.convert(&["-c"]);
     let mut order = rig.order("x", FULL);
     order.limit = Some(4 << 20);
     let text = rig.directory.path().to_str().unwrap().to_owned();

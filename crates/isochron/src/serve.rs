@@ -194,7 +194,7 @@ async fn open(config: &Config) -> Result<Behind, Failure> {
     let engine = Engine::open(
         Arc::new(hypervisor),
         store.clone(),
-        Arc::new(DirectoryArchive::new(config.qemu.nbd.clone())),
+        Arc::new(DirectoryArchive::new(&config.qemu.nbd, &config.qemu.img)),
         Arc::new(SystemClock),
         config.engine(),
     )

@@ -98,6 +98,19 @@ impl Rig {
         });
     }
 
+    /// Makes the first layer anew from its own content, with these options of
+    /// `qemu-img convert`; it is a qcow2 image afterwards.
+    pub fn convert(&mut self, options: &[&str]) {
+        let path = self.path("converted.qcow2");
+        let base = &mut self.layers[0];
+        let mut arguments = vec!["convert", "-f", base.format.as_str(), "-O", "qcow2"];
+        arguments.extend(options);
+        arguments.extend([base.path.to_str().unwrap(), path.to_str().unwrap()]);
+        run("qemu-img", arguments);
+        std::fs::rename(&path, &base.path).unwrap();
+        base.format = ImageFormat::Qcow2;
+    }
+
     /// Has `qemu-io` do this to the last layer, such as `write -P 1 0 64k`.
     pub fn io(&self, commands: &[&str]) {
         let layer = self.layers.last().unwrap();
