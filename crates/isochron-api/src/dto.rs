@@ -8,17 +8,23 @@
 mod collection;
 mod definition;
 mod error;
+mod export;
 mod job;
 mod machine;
+mod reference_point;
 mod snapshot;
 mod user;
 
 pub use collection::{Collection, CollectionChange, CollectionKind, Member, NewCollection};
 pub use definition::{Accelerator, Cache, Definition, DiskDefinition, ImageFormat, Nic};
 pub use error::{Error, ErrorKind};
+pub use export::{ExportDisks, ExportIntent, FinishedExport, JobExport, NewExport, WholeDisk};
 pub use job::{Affected, Job, JobKind, JobState};
 pub use machine::{
     Attach, Disk, Layer, Machine, MachineChange, MachineSummary, NewMachine, Origin, Power,
+};
+pub use reference_point::{
+    ConvertSnapshot, DiskPoint, MemberPoint, NewReferencePoint, ReferencePoint,
 };
 pub use snapshot::{
     Consistency, Cut, CutMember, DiskSnapshot, MemberSnapshot, MemorySave, NewSnapshot, Snapshot,

@@ -5,8 +5,10 @@
 //! goes away must not leave half of it undone.
 
 mod collections;
+mod exports;
 mod jobs;
 mod machines;
+mod reference_points;
 mod snapshots;
 mod users;
 
@@ -22,6 +24,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use isochron_access::Users;
+use isochron_engine::model::JobId;
 use isochron_engine::{Caller, Engine, EngineError};
 use isochron_net::Tls;
 use utoipa::OpenApi;
@@ -69,7 +72,7 @@ impl Default for Limits {
     info(
         title = "Isochron",
         description = "Snapshots of a collection of virtual machines at one instant.\n\n\
-            Machines, collections and snapshots are named by identifier or by name wherever \
+            Machines, collections, snapshots and reference points are named by identifier or by name wherever \
             they are named. What takes long is answered with 202 and a job. Served on a unix \
             socket to local administrators, and on HTTP and HTTPS, where the daemon is told to, \
             to its users: credentials are Basic or a client's certificate."
@@ -78,6 +81,7 @@ impl Default for Limits {
         (name = "machines", description = "Virtual machines"),
         (name = "collections", description = "Sets of machines"),
         (name = "snapshots", description = "Snapshots of whole collections"),
+        (name = "reference points", description = "Instants from which differences are told"),
         (name = "jobs", description = "What runs after a call has returned"),
         (name = "users", description = "Who gets in on TCP"),
         (name = "daemon", description = "The daemon itself")
@@ -105,6 +109,12 @@ fn resources() -> OpenApiRouter<Served> {
         .routes(routes!(snapshots::list, snapshots::create))
         .routes(routes!(snapshots::show, snapshots::destroy))
         .routes(routes!(snapshots::apply))
+        .routes(routes!(exports::snapshot))
+        .routes(routes!(reference_points::convert))
+        .routes(routes!(reference_points::list, reference_points::create))
+        .routes(routes!(reference_points::show, reference_points::destroy))
+        .routes(routes!(reference_points::forget_data))
+        .routes(routes!(exports::reference_point))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::cancel))
@@ -293,7 +303,7 @@ async fn to_end<T: Send + 'static>(
 /// The answer with which a job is handed out.
 async fn accepted(
     engine: &Engine,
-    started: isochron_engine::Started,
+    started: JobId,
 ) -> Result<
     (
         StatusCode,
@@ -302,8 +312,8 @@ async fn accepted(
     ),
     ApiError,
 > {
-    let job = engine.job(started.job).await?;
-    let location = [(http::header::LOCATION, format!("/v1/jobs/{}", started.job))];
+    let job = engine.job(started).await?;
+    let location = [(http::header::LOCATION, format!("/v1/jobs/{started}"))];
     Ok((StatusCode::ACCEPTED, location, Json(job.into())))
 }
 

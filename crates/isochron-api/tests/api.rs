@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // tests end at the first surprise
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -367,6 +367,144 @@ async fn a_snapshot_is_a_job_and_then_a_tree() {
     }
     assert_eq!(client.snapshots(None).await.unwrap(), []);
     assert_eq!(client.jobs().await.unwrap().len(), 5);
+}
+
+fn export_to(directory: &Path, base: Option<&str>) -> NewExport {
+    serde_json::from_value(json!({ "directory": directory, "base": base })).unwrap()
+}
+
+#[tokio::test]
+async fn an_instant_is_exported_remembered_and_forgotten() {
+    let api = Api::start().await;
+    let client = &api.client;
+    api.shop(&["web", "db"]).await;
+    let recovery = NewSnapshot {
+        kind: SnapshotKind::Recovery,
+        ..snapshot_of("shop", "monday")
+    };
+    let job = client.create_snapshot(&recovery).await.unwrap();
+    api.ended(&job).await;
+    let (full, next) = (
+        api.directory.path().join("full"),
+        api.directory.path().join("next"),
+    );
+    let job = client
+        .export_snapshot("monday", &export_to(&full, None))
+        .await
+        .unwrap();
+    assert_eq!(job.kind, JobKind::ExportSnapshot);
+    let job = api.ended(&job).await;
+    assert_eq!((job.state, job.error), (JobState::Completed, None));
+    let export = job.export.unwrap();
+    assert_eq!((export.base, &export.directory), (None, &full));
+    assert_eq!(export.vm_ids.len(), 2);
+    assert!(export.total_bytes > 0 && export.done_bytes == export.total_bytes);
+    let exports = client.snapshot("monday").await.unwrap().exports;
+    assert_eq!((exports[0].id, &exports[0].directory), (export.id, &full));
+
+    let id = uuid::Uuid::new_v4();
+    let convert = ConvertSnapshot { id: Some(id) };
+    let job = client.convert_snapshot("monday", &convert).await.unwrap();
+    assert_eq!(job.point_id, Some(id));
+    let job = api.ended(&job).await;
+    assert_eq!(job.affected, Some(Affected::ReferencePoint(id)));
+    let monday = client.reference_point("monday").await.unwrap();
+    assert_eq!((monday.id, monday.keeps_data), (id, false));
+    assert_eq!(monday.exports, exports, "what was exported is known still");
+    assert_eq!(client.snapshots(None).await.unwrap(), []);
+    let new = export_to(&next, None);
+    let refused = refusal(client.export_reference_point("monday", &new).await);
+    assert_eq!(refused.kind, ErrorKind::InvalidState);
+
+    let new: NewReferencePoint =
+        serde_json::from_value(json!({ "collection": "shop", "name": "tuesday" })).unwrap();
+    let job = client.create_reference_point(&new).await.unwrap();
+    assert_eq!(api.ended(&job).await.state, JobState::Completed);
+    let tuesday = client.reference_point("tuesday").await.unwrap();
+    assert!(tuesday.keeps_data && tuesday.cut.common_window_us.is_some());
+    assert_eq!(
+        tuesday.members[0].disks[0].disk_id,
+        monday.members[0].disks[0].disk_id
+    );
+    let one_disk = NewExport {
+        disks: Some(vec![ExportDisks {
+            vm: "web".to_owned(),
+            disks: vec!["root".to_owned()],
+        }]),
+        ..export_to(&next, full.to_str())
+    };
+    let job = client
+        .export_reference_point("tuesday", &one_disk)
+        .await
+        .unwrap();
+    let job = api.ended(&job).await;
+    assert_eq!((job.state, job.error), (JobState::Completed, None));
+    let export = job.export.unwrap();
+    assert_eq!((export.base, export.vm_ids.len()), (Some(id), 1));
+
+    for (new, kind) in [
+        (export_to(&next, Some("nothing")), ErrorKind::NotFound),
+        (
+            export_to(&next, Some("tuesday")),
+            ErrorKind::InvalidParameter,
+        ),
+        (
+            export_to(Path::new("relative"), None),
+            ErrorKind::InvalidParameter,
+        ),
+        (
+            NewExport {
+                intent: ExportIntent::Merge,
+                ..export_to(&next, None)
+            },
+            ErrorKind::InvalidParameter,
+        ),
+        (
+            NewExport {
+                disks: Some(vec![ExportDisks {
+                    vm: "nobody".to_owned(),
+                    disks: vec![],
+                }]),
+                ..export_to(&next, None)
+            },
+            ErrorKind::NotFound,
+        ),
+    ] {
+        let refused = refusal(client.export_reference_point("tuesday", &new).await);
+        assert_eq!(refused.kind, kind, "{}", refused.message);
+    }
+
+    let job = client.forget_reference_point_data("tuesday").await.unwrap();
+    assert_eq!(job.kind, JobKind::RemoveReferencePointData);
+    assert_eq!(api.ended(&job).await.state, JobState::Completed);
+    assert!(!client.reference_point("tuesday").await.unwrap().keeps_data);
+    for name in ["monday", "tuesday"] {
+        let job = client.destroy_reference_point(name).await.unwrap();
+        assert_eq!(api.ended(&job).await.state, JobState::Completed);
+    }
+    assert_eq!(client.reference_points(Some("shop")).await.unwrap(), []);
+}
+
+/// Users on TCP export below the open directories only, and readers not at all.
+#[tokio::test]
+async fn exports_are_confined_and_take_an_operator() {
+    for (role, message) in [
+        (isochron_engine::Role::Operator, "paths.roots"),
+        (isochron_engine::Role::Reader, "role"),
+    ] {
+        let api = Api::start_for(Some(role)).await;
+        api.shop(&["web"]).await;
+        let new = snapshot_of("shop", "one");
+        let job = api.client.create_snapshot(&new).await.unwrap();
+        api.ended(&job).await;
+        let post = "POST /v1/snapshots/one/export HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Type: application/json";
+        let (status, answer) = api.raw(post, r#"{"directory": "/etc/shop"}"#).await;
+        assert_eq!((status, &answer["kind"]), (403, &json!("forbidden")));
+        let said = answer["message"].as_str().unwrap();
+        assert!(said.contains(message), "{said}");
+        assert!(api.client.snapshot("one").await.unwrap().exports.is_empty());
+    }
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 
 mod collection;
 pub mod export;
+mod exporting;
 pub mod generate;
 mod job;
 mod password;
+mod refpoint;
 pub mod restore;
 mod snapshot;
 mod tls;
@@ -91,6 +93,9 @@ pub enum Command {
     /// Snapshots of whole collections
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// Instants from which what changed since can be told, for backup
+    #[command(subcommand)]
+    Refpoint(refpoint::Verb),
     /// Exports of collections: what is in their directories
     #[command(subcommand)]
     Export(export::Verb),

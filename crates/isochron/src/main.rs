@@ -53,6 +53,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             cli::talk(&cli.global, async |session| verb.run(session).await)
         }
         Command::Snapshot(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
+        Command::Refpoint(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),
         Command::Export(verb) => verb.run(&cli.global),
         Command::Restore(options) => options.run(&cli.global),
         Command::User(verb) => cli::talk(&cli.global, async |session| verb.run(session).await),

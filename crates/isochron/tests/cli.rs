@@ -377,6 +377,98 @@ fn a_job_can_be_followed_and_cancelled() {
 }
 
 #[test]
+fn exports_and_reference_points() {
+    let daemon = Daemon::start();
+    daemon.shop(&["web", "db"]);
+    daemon.text(&[
+        "snapshot", "create", "shop", "--name", "monday", "--type", "recovery",
+    ]);
+    // Relative to where one stands, as every path of the command line.
+    let text = daemon.text(&["snapshot", "export", "monday", "out/monday"]);
+    let full = daemon.directory.path().join("out/monday");
+    assert!(text.contains(full.to_str().unwrap()), "{text}");
+    let text = daemon.text(&["snapshot", "show", "monday"]);
+    assert!(text.contains("exports") && text.contains(full.to_str().unwrap()));
+
+    let point = daemon.json(&["snapshot", "convert", "monday"]);
+    assert_eq!(
+        (&point["name"], &point["keeps_data"]),
+        (&"monday".into(), &false.into())
+    );
+    daemon.fails(3, &["snapshot", "show", "monday"]);
+    let text = daemon.text(&["refpoint", "create", "shop", "--name", "tuesday"]);
+    assert!(text.contains("it can be exported"), "{text}");
+    let list = daemon.text(&["refpoint", "list", "shop"]);
+    assert!(list.contains("monday") && list.contains("kept"), "{list}");
+    let text = daemon.text(&["refpoint", "show", "monday"]);
+    assert!(
+        text.contains("web") && text.contains("out/monday"),
+        "{text}"
+    );
+
+    for (directory, base, more) in [
+        ("out/by-name", "monday", &["--intent", "merge"][..]),
+        (
+            "out/by-path",
+            "./out/monday",
+            &["--limit", "20M", "--require-difference"],
+        ),
+        ("out/part", "monday", &["--disk", "web"]),
+    ] {
+        let export = ["refpoint", "export", "tuesday", directory, "--base", base];
+        let job = daemon.json(&[&export, more].concat());
+        assert_eq!(
+            (&job["state"], &job["export"]["base"]),
+            (&"completed".into(), &point["id"])
+        );
+        let members = job["export"]["vm_ids"].as_array().unwrap().len();
+        assert_eq!(members, if directory == "out/part" { 1 } else { 2 });
+    }
+    let record = ["refpoint", "export", "tuesday", "out/rec", "--no-storage"];
+    let job = daemon.json(&[&record[..], &["--no-wait"]].concat());
+    let shown = daemon.json(&["job", "wait", job["job"].as_str().unwrap()]);
+    assert_eq!(shown["point_id"], job["reference_point"]);
+
+    // What cannot be, and how it exits.
+    let to = |base| ["refpoint", "export", "tuesday", "out/x", "--base", base];
+    daemon.fails(3, &to("nothing"));
+    daemon.fails(2, &to("out/nothing"));
+    daemon.fails(
+        2,
+        &["refpoint", "export", "tuesday", "x", "--limit", "fast"],
+    );
+    daemon.fails(4, &["refpoint", "export", "monday", "out/x"]);
+    daemon.fails(3, &["snapshot", "convert", "nothing"]);
+
+    daemon.text(&["refpoint", "forget-data", "tuesday"]);
+    daemon.fails(4, &["refpoint", "export", "tuesday", "out/x"]);
+    daemon.text(&["refpoint", "destroy", "tuesday"]);
+    daemon.text(&["refpoint", "destroy", "monday"]);
+    assert_eq!(daemon.json(&["refpoint", "list"]), serde_json::json!([]));
+}
+
+#[test]
+fn an_export_is_cancelled() {
+    let daemon = Daemon::start();
+    daemon.shop(&["web"]);
+    daemon.text(&["snapshot", "create", "shop", "--name", "monday"]);
+    daemon
+        .world
+        .fail_next(Point::CopyDisk, None, When::Before, Fault::Hang);
+    let export = ["snapshot", "export", "monday", "out", "--no-wait"];
+    let job = daemon.json(&export)["job"].as_str().unwrap().to_owned();
+    // Meanwhile it cannot go.
+    daemon.fails(4, &["snapshot", "destroy", "monday"]);
+    daemon.text(&["job", "cancel", &job]);
+    daemon.world.release();
+    daemon.fails(8, &["job", "wait", &job]);
+    let exports = daemon.json(&["snapshot", "show", "monday"])["exports"].clone();
+    assert_eq!(exports, serde_json::json!([]));
+    daemon.text(&["snapshot", "export", "monday", "out"]);
+    daemon.text(&["snapshot", "destroy", "monday"]);
+}
+
+#[test]
 fn what_fails_says_why_and_exits_so() {
     let daemon = Daemon::start();
     daemon.shop(&["web"]);

@@ -8,8 +8,9 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Client, ClientError};
 use crate::dto::{
-    Certificate, Collection, CollectionChange, Job, Machine, MachineChange, MachineSummary,
-    NewCollection, NewMachine, NewSnapshot, NewUser, Snapshot, User, UserChange, Version,
+    Certificate, Collection, CollectionChange, ConvertSnapshot, Job, Machine, MachineChange,
+    MachineSummary, NewCollection, NewExport, NewMachine, NewReferencePoint, NewSnapshot, NewUser,
+    ReferencePoint, Snapshot, User, UserChange, Version,
 };
 
 /// A name as one segment of a path, or one value of a query.
@@ -185,6 +186,63 @@ impl Client {
             NO_WAIT,
         )
         .await
+    }
+
+    pub async fn export_snapshot(&self, name: &str, new: &NewExport) -> Result<Job, ClientError> {
+        self.post(&format!("/v1/snapshots/{}/export", Segment(name)), new)
+            .await
+    }
+
+    pub async fn convert_snapshot(
+        &self,
+        name: &str,
+        convert: &ConvertSnapshot,
+    ) -> Result<Job, ClientError> {
+        self.post(&format!("/v1/snapshots/{}/convert", Segment(name)), convert)
+            .await
+    }
+
+    /// All reference points, or one collection's, oldest first.
+    pub async fn reference_points(
+        &self,
+        collection: Option<&str>,
+    ) -> Result<Vec<ReferencePoint>, ClientError> {
+        let path = match collection {
+            None => "/v1/refpoints".to_owned(),
+            Some(name) => format!("/v1/refpoints?collection={}", Segment(name)),
+        };
+        self.get(&path, NO_WAIT).await
+    }
+
+    pub async fn reference_point(&self, name: &str) -> Result<ReferencePoint, ClientError> {
+        self.get(&format!("/v1/refpoints/{}", Segment(name)), NO_WAIT)
+            .await
+    }
+
+    pub async fn create_reference_point(
+        &self,
+        new: &NewReferencePoint,
+    ) -> Result<Job, ClientError> {
+        self.post("/v1/refpoints", new).await
+    }
+
+    pub async fn export_reference_point(
+        &self,
+        name: &str,
+        new: &NewExport,
+    ) -> Result<Job, ClientError> {
+        self.post(&format!("/v1/refpoints/{}/export", Segment(name)), new)
+            .await
+    }
+
+    pub async fn forget_reference_point_data(&self, name: &str) -> Result<Job, ClientError> {
+        let path = format!("/v1/refpoints/{}/data", Segment(name));
+        self.act(Method::DELETE, &path, NO_WAIT).await
+    }
+
+    pub async fn destroy_reference_point(&self, name: &str) -> Result<Job, ClientError> {
+        let path = format!("/v1/refpoints/{}", Segment(name));
+        self.act(Method::DELETE, &path, NO_WAIT).await
     }
 
     pub async fn jobs(&self) -> Result<Vec<Job>, ClientError> {

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Error, same_variants};
+use super::{Error, JobExport, same_variants};
 
 /// A job: what runs after a call has returned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -27,8 +27,12 @@ pub struct Job {
     pub owner: Option<String>,
     /// The collection that it works on.
     pub collection_id: Option<Uuid>,
-    /// The snapshot that it makes, applies or destroys.
+    /// The snapshot that it makes, applies, exports or destroys.
     pub snapshot_id: Option<Uuid>,
+    /// The reference point that it makes, exports or destroys.
+    pub point_id: Option<Uuid>,
+    /// What it exports, and how far that is.
+    pub export: Option<JobExport>,
     /// The element that it affects; null when it failed.
     pub affected: Option<Affected>,
     /// When it started.
@@ -165,6 +169,8 @@ impl From<model::Job> for Job {
             owner: job.owner,
             collection_id: job.collection.map(|id| id.0),
             snapshot_id: job.snapshot.map(|id| id.0),
+            point_id: job.point.map(|id| id.0),
+            export: job.export.map(Into::into),
             affected: job.affected.map(|affected| match affected {
                 model::Affected::Snapshot(id) => Affected::Snapshot(id.0),
                 model::Affected::Collection(id) => Affected::Collection(id.0),

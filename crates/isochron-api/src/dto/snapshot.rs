@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{ImageFormat, Power, same_variants};
+use super::{FinishedExport, ImageFormat, Power, same_variants};
 
 /// A snapshot of a whole collection at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub members: Vec<MemberSnapshot>,
     /// The cut report: the evidence for the instant.
     pub cut: Cut,
+    /// The finished exports of it, the newest first.
+    pub exports: Vec<FinishedExport>,
 }
 
 /// What a snapshot holds.
@@ -207,6 +209,7 @@ impl Snapshot {
             created_at: snapshot.created_at,
             members: snapshot.members.into_iter().map(Into::into).collect(),
             cut: snapshot.cut.into(),
+            exports: snapshot.exports.into_iter().map(Into::into).collect(),
         }
     }
 }

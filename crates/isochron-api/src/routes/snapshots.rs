@@ -49,7 +49,7 @@ pub(super) async fn list(
 
 /// A collection, or the collection of one that a machine is, where no collection
 /// has that name.
-async fn find(engine: &Engine, text: &str) -> Result<CollectionId, EngineError> {
+pub(super) async fn find(engine: &Engine, text: &str) -> Result<CollectionId, EngineError> {
     let missing = match engine.find_collection(text).await {
         Ok(collection) => return Ok(collection.id),
         Err(error) => error,
@@ -90,7 +90,7 @@ pub(super) async fn create(
         }
     })
     .await?;
-    accepted(&engine, started).await
+    accepted(&engine, started.job).await
 }
 
 /// A snapshot, with the evidence for its instant.
@@ -125,7 +125,7 @@ pub(super) async fn apply(
         }
     })
     .await?;
-    accepted(&engine, started).await
+    accepted(&engine, started.job).await
 }
 
 /// Destroys a snapshot: merges its layers while guests run and frees the space.
@@ -146,7 +146,7 @@ pub(super) async fn destroy(
         }
     })
     .await?;
-    accepted(&engine, started).await
+    accepted(&engine, started.job).await
 }
 
 /// The snapshots on which collections stand.

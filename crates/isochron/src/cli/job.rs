@@ -6,6 +6,7 @@ use clap::Subcommand;
 use isochron_api::dto::{Job, JobState};
 
 use super::Session;
+use super::exporting::amounts;
 use super::wait::{title, wait};
 use crate::exit::Failure;
 use crate::output::{Table, facts, time};
@@ -94,10 +95,18 @@ fn show(job: &Job) -> String {
             Some(job.step.clone()).filter(|step| !step.is_empty()),
         ),
         (
+            "directory",
+            job.export
+                .as_ref()
+                .map(|export| export.directory.display().to_string()),
+        ),
+        ("disks and memory", job.export.as_ref().map(amounts)),
+        (
             "error",
             job.error.as_ref().map(|error| error.message.clone()),
         ),
         ("snapshot", job.snapshot_id.map(|id| id.to_string())),
+        ("reference point", job.point_id.map(|id| id.to_string())),
         ("collection", job.collection_id.map(|id| id.to_string())),
         ("asked for by", job.owner.clone()),
         ("started", Some(time(job.started_at))),

@@ -3,12 +3,16 @@
 use std::fmt::Write;
 
 use clap::{Subcommand, ValueEnum};
-use isochron_api::dto::{Consistency, Job, MemorySave, NewSnapshot, Power, Snapshot, SnapshotKind};
+use isochron_api::dto::{
+    Consistency, ConvertSnapshot, MemorySave, NewSnapshot, Power, Snapshot, SnapshotKind,
+};
 
 use super::Session;
-use super::wait::wait;
+use super::exporting::{self, What};
+use super::refpoint::made;
+use super::wait::{ended, print_started, wait};
 use crate::exit::Failure;
-use crate::output::{self, Table, facts, micros, micros_of, time};
+use crate::output::{Table, facts, micros, micros_of, time};
 
 /// What can be done to snapshots.
 #[derive(Debug, Subcommand)]
@@ -64,6 +68,26 @@ pub enum Verb {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Export a snapshot into a directory, in full or as what changed since another
+    #[command(after_help = "Examples:
+  isochron snapshot export before-upgrade /backups/shop-monday
+  isochron snapshot export tuesday /backups/shop-tuesday --base before-upgrade
+  isochron snapshot export tuesday /backups/shop-full --base before-upgrade --intent merge
+  isochron snapshot export tuesday /backups/web --disk web --disk db/root --limit 50M")]
+    Export(exporting::Options),
+    /// Turn a recovery snapshot into a reference point: its layers are merged while guests
+    /// run, and differences can still be told from it
+    #[command(after_help = "Example:\n  isochron snapshot convert before-upgrade")]
+    Convert {
+        /// Identifier, or a name that only one has
+        id: String,
+        /// The reference point's identifier [default: a new one]
+        #[arg(long, value_name = "UUID")]
+        to: Option<uuid::Uuid>,
+        /// Print the job and the reference point to be instead of waiting
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Destroy a snapshot: merge its layers while guests run, free the space
     #[command(after_help = "Example:\n  isochron snapshot destroy before-upgrade")]
     Destroy {
@@ -93,6 +117,15 @@ pub enum Level {
     Crash,
 }
 
+impl From<Level> for Consistency {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Application => Self::Application,
+            Level::Crash => Self::Crash,
+        }
+    }
+}
+
 impl Verb {
     /// Carries it out.
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
@@ -114,10 +147,7 @@ impl Verb {
                         Type::Standard => SnapshotKind::Standard,
                         Type::Recovery => SnapshotKind::Recovery,
                     },
-                    consistency: consistency.map(|level| match level {
-                        Level::Application => Consistency::Application,
-                        Level::Crash => Consistency::Crash,
-                    }),
+                    consistency: consistency.map(Into::into),
                     ignore_excluded_disks,
                     id,
                 };
@@ -149,30 +179,25 @@ impl Verb {
                 )
                 .await
             }
+            Self::Export(options) => options.run(What::Snapshot, session).await,
+            Self::Convert { id, to, no_wait } => {
+                let convert = ConvertSnapshot { id: to };
+                let job = client.convert_snapshot(&id, &convert).await?;
+                if no_wait {
+                    return print_started(session, &job);
+                }
+                let job = wait(session, &job.id.to_string(), None).await?;
+                let Some(id) = job.point_id else {
+                    let message = format!("the job {} names no reference point", job.id);
+                    return Err(Failure::failed(message));
+                };
+                session.print(&client.reference_point(&id.to_string()).await?, made)
+            }
             Self::Destroy { id, no_wait } => {
                 let job = client.destroy_snapshot(&id).await?;
                 ended(session, job, no_wait, &format!("{id} is destroyed")).await
             }
         }
-    }
-}
-
-/// Waits for a job that leaves nothing to show but the job, unless told not to.
-async fn ended(session: &Session, job: Job, no_wait: bool, sentence: &str) -> Result<(), Failure> {
-    if no_wait {
-        return print_started(session, &job);
-    }
-    let job = wait(session, &job.id.to_string(), None).await?;
-    session.print(&job, |_| format!("{sentence}\n"))
-}
-
-fn print_started(session: &Session, job: &Job) -> Result<(), Failure> {
-    match session.json {
-        true => output::json(&serde_json::json!({ "job": job.id, "snapshot": job.snapshot_id })),
-        false => output::text(&facts(&[
-            ("job", Some(job.id.to_string())),
-            ("snapshot", job.snapshot_id.map(|id| id.to_string())),
-        ])),
     }
 }
 
@@ -183,7 +208,7 @@ fn kind(kind: SnapshotKind) -> &'static str {
     }
 }
 
-fn consistency(consistency: Consistency) -> &'static str {
+pub fn consistency(consistency: Consistency) -> &'static str {
     match consistency {
         Consistency::Application => "application",
         Consistency::Crash => "crash",
@@ -365,6 +390,13 @@ fn show(snapshot: &Snapshot) -> String {
         for disk in &member.left_out {
             let _ = writeln!(text, "  {} {disk}: left out", member.vm);
         }
+    }
+    if !snapshot.exports.is_empty() {
+        text.push_str("\nexports\n");
+    }
+    for export in &snapshot.exports {
+        let (when, directory) = (time(export.finished_at), export.directory.display());
+        let _ = writeln!(text, "  {when}  {directory}");
     }
     text
 }

@@ -5,12 +5,13 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
 use isochron_api::client::ClientError;
-use isochron_api::dto::{Job, JobKind, JobState};
+use isochron_api::dto::{Job, JobExport, JobKind, JobState};
 
 use super::Session;
 use crate::exit::{Exit, Failure};
+use crate::output::{self, facts};
 
 /// How long one request waits for the job's end before progress is shown anew.
 const STEP: Duration = Duration::from_millis(200);
@@ -42,6 +43,36 @@ pub async fn wait(session: &Session, id: &str, limit: Option<Duration>) -> Resul
     }
 }
 
+/// Waits for a job that leaves nothing to show but the job, unless told not to.
+pub async fn ended(
+    session: &Session,
+    job: Job,
+    no_wait: bool,
+    sentence: &str,
+) -> Result<(), Failure> {
+    if no_wait {
+        return print_started(session, &job);
+    }
+    let job = wait(session, &job.id.to_string(), None).await?;
+    session.print(&job, |_| format!("{sentence}\n"))
+}
+
+/// Prints a job that was started, and what it makes or changes.
+pub fn print_started(session: &Session, job: &Job) -> Result<(), Failure> {
+    if session.json {
+        let mut started = serde_json::json!({ "job": job.id, "snapshot": job.snapshot_id });
+        if let Some(point) = job.point_id {
+            started["reference_point"] = serde_json::json!(point);
+        }
+        return output::json(&started);
+    }
+    output::text(&facts(&[
+        ("job", Some(job.id.to_string())),
+        ("snapshot", job.snapshot_id.map(|id| id.to_string())),
+        ("reference point", job.point_id.map(|id| id.to_string())),
+    ]))
+}
+
 async fn follow(
     session: &Session,
     id: &str,
@@ -67,7 +98,10 @@ async fn follow(
             );
             return Err(Failure::new(Exit::Timeout, message));
         }
-        bar.set_position(job.percent.into());
+        match &job.export {
+            Some(export) if export.total_bytes > 0 => bytes(bar, export),
+            _ => bar.set_position(job.percent.into()),
+        }
         bar.set_message(format!("{}: {}", title(job.kind), job.step));
     }
 }
@@ -98,6 +132,23 @@ fn bar() -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
+}
+
+/// Has a bar show bytes, how fast they are written, and the time left.
+fn bytes(bar: &ProgressBar, export: &JobExport) {
+    if bar.length() != Some(export.total_bytes) {
+        let template = "{spinner} [{bar:30}] {binary_bytes} of {binary_total_bytes}, {prefix}/s, \
+                        {eta} left  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_length(export.total_bytes);
+        // What was shown before counts nothing for the time left.
+        bar.set_position(0);
+        bar.reset_eta();
+    }
+    bar.set_position(export.done_bytes);
+    bar.set_prefix(BinaryBytes(export.bytes_per_second).to_string());
 }
 
 /// What a job does, for people.
