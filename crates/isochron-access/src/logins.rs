@@ -1,5 +1,6 @@
 //! Decides who the sender of a request is: by Basic credentials (RFC 7617) of one of
-//! our users, else by the certificate that the connection showed, else nobody in
+//! our users, by a proof that NTLM brings of a user who is allowed that, else by the
+//! certificate that the connection showed, else nobody in
 //! particular, where the configuration gives nobody a role.
 //!
 //! Credentials that are sent have to be right, also where none are needed. A password
@@ -14,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use isochron_cim::Principal;
 use isochron_engine::{Caller, EngineError, Role};
-use isochron_net::{Authenticator, Denied, Peer, basic_credentials};
+use isochron_net::{Authenticator, Denied, Peer, Proof, ProofAuthenticator, basic_credentials};
 use tokio::sync::watch;
 
 use crate::AuditLog;
@@ -122,6 +123,42 @@ impl Authenticator for Logins {
     }
 }
 
+#[async_trait]
+impl ProofAuthenticator for Logins {
+    async fn prove(&self, proof: &dyn Proof, peer: &Peer) -> Result<Principal, Denied> {
+        let (inner, address) = (&self.0, peer.address.ip());
+        // What is no name is nobody's, and as long as a client likes.
+        let name = if is_name(proof.user()) {
+            proof.user()
+        } else {
+            ""
+        };
+        let said = (!name.is_empty()).then_some(name);
+        let turn = inner.throttle.turn(address, name).map_err(|later| {
+            inner.audit.refused(said, peer, "too many tries");
+            Denied::Busy(later)
+        })?;
+        tokio::time::sleep_until(turn).await;
+        match inner.by_proof(proof) {
+            Some(user) => {
+                inner.throttle.succeeded(address, name);
+                inner.audit.came(&user, peer);
+                Ok(principal(&user, peer))
+            }
+            None => {
+                let why = "wrong name or password, or one without NTLM";
+                inner.audit.refused(said, peer, why);
+                Err(Denied::Unknown)
+            }
+        }
+    }
+
+    fn proved(&self, proof: &dyn Proof, peer: &Peer) -> Result<Principal, Denied> {
+        let user = self.0.by_proof(proof).ok_or(Denied::Unknown)?;
+        Ok(principal(&user, peer))
+    }
+}
+
 fn principal(user: &Kept, peer: &Peer) -> Principal {
     Principal::user(&user.name, cim_role(user.role)).through(peer.face, peer.address)
 }
@@ -154,6 +191,13 @@ impl Inner {
     fn anonymous(&self, peer: &Peer) -> Result<Principal, Denied> {
         let role = self.config.anonymous.ok_or(Denied::Unknown)?;
         Ok(Principal::anonymous(cim_role(role)).through(peer.face, peer.address))
+    }
+
+    /// The user whose password the proof is of.
+    fn by_proof(&self, proof: &dyn Proof) -> Option<Arc<Kept>> {
+        let user = self.users.get(proof.user())?;
+        let hash = password::nt_hash_of(user.nt_hash.as_deref()?)?;
+        proof.holds(&hash).then_some(user)
     }
 
     fn by_certificate(&self, common_name: &str, peer: &Peer) -> Result<Principal, Denied> {

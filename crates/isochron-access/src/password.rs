@@ -10,6 +10,7 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use isochron_engine::{EngineError, ErrorKind};
+use md4::{Digest, Md4};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -85,6 +86,27 @@ impl Hashing {
     }
 }
 
+/// A password's NT hash, in hexadecimal: MD4 of its UTF-16 (MS-NLMP §3.3.1, NTOWFv1). It
+/// has no salt and is no secret from who guesses; NTLM can be spoken with no other.
+pub(crate) fn nt_hash(password: &Password) -> String {
+    let mut units: Zeroizing<Vec<u8>> = Zeroizing::default();
+    units.extend(password.encode_utf16().flat_map(u16::to_le_bytes));
+    let digits = Md4::digest(&*units);
+    digits.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash of these digits, if it is one.
+pub(crate) fn nt_hash_of(digits: &str) -> Option<Zeroizing<[u8; 16]>> {
+    let mut hash = Zeroizing::new([0; 16]);
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    for (at, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(hash)
+}
+
 /// A password that nobody knows.
 pub(crate) fn unknown() -> Result<Password, EngineError> {
     let mut bytes = Zeroizing::new([0; 32]);
@@ -120,6 +142,22 @@ mod tests {
         let again = hashing.hash(password()).await.unwrap();
         assert_ne!(again, hash, "each has its salt");
         assert!(hashing.verify(password(), "nothing".into()).await.is_err());
+    }
+
+    #[test]
+    fn an_nt_hash_is_that_of_the_specification() {
+        // MS-NLMP §4.2.2.1.2.
+        let digits = nt_hash(&Password::new("Password".into()));
+        assert_eq!(digits, "a4f49c406510bdcab6824ee7c30fd852");
+        assert_eq!(nt_hash_of(&digits).unwrap()[..2], [0xa4, 0xf4]);
+        for none in [
+            "",
+            "a4",
+            "zz".repeat(16).as_str(),
+            "\u{e4}".repeat(16).as_str(),
+        ] {
+            assert_eq!(nt_hash_of(none), None);
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct User {
     pub role: Role,
     /// Since when they have the password that they have.
     pub password_set: OffsetDateTime,
+    /// Whether they may also prove it by NTLM.
+    pub ntlm: bool,
 }
 
 /// A user's record.
@@ -39,6 +41,10 @@ pub(crate) struct Kept {
     pub(crate) hash: String,
     #[serde(with = "time::serde::rfc3339")]
     password_set: OffsetDateTime,
+    /// The NT hash, for who is to prove their password by NTLM: 32 hexadecimal digits.
+    /// Whoever has it can log in with it, by NTLM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nt_hash: Option<String>,
 }
 
 impl From<&Kept> for User {
@@ -47,6 +53,7 @@ impl From<&Kept> for User {
             name: kept.name.clone(),
             role: kept.role,
             password_set: kept.password_set,
+            ntlm: kept.nt_hash.is_some(),
         }
     }
 }
@@ -96,7 +103,8 @@ impl Users {
         known.is_empty()
     }
 
-    /// Adds a user.
+    /// Adds a user; with `ntlm`, one who may prove their password by NTLM too, for which
+    /// its NT hash is kept.
     ///
     /// # Errors
     /// `AccessDenied`, `Exists`, `InvalidParameter` (the name or the password), `Failed`.
@@ -106,6 +114,7 @@ impl Users {
         name: &str,
         role: Role,
         password: String,
+        ntlm: bool,
     ) -> Result<User, EngineError> {
         let password = Password::new(password);
         let adding = async {
@@ -118,6 +127,7 @@ impl Users {
             if self.get(name).is_some() {
                 return exists();
             }
+            let nt_hash = ntlm.then(|| password::nt_hash(&password));
             let hash = self.hashing.hash(password).await?;
             let _changing = self.changing.lock().await;
             if self.get(name).is_some() {
@@ -128,6 +138,7 @@ impl Users {
                 role,
                 hash,
                 password_set: now(),
+                nt_hash,
             })
             .await
         };
@@ -135,7 +146,8 @@ impl Users {
         engine.perform(Operation::AddUser, target, adding).await
     }
 
-    /// Gives a user another password. What they proved with the old one counts no more.
+    /// Gives a user another password; with `ntlm`, one that they may prove by NTLM too.
+    /// What they proved with the old one counts no more.
     ///
     /// # Errors
     /// `AccessDenied`, `NotFound`, `InvalidParameter` (the password), `Failed`.
@@ -144,17 +156,20 @@ impl Users {
         engine: &Engine,
         name: &str,
         password: String,
+        ntlm: bool,
     ) -> Result<User, EngineError> {
         let password = Password::new(password);
         let setting = async {
             password::check(&password)?;
             self.existing(name)?;
+            let nt_hash = ntlm.then(|| password::nt_hash(&password));
             let hash = self.hashing.hash(password).await?;
             let _changing = self.changing.lock().await;
             let user = self.existing(name)?;
             self.put(Kept {
                 hash,
                 password_set: now(),
+                nt_hash,
                 ..(*user).clone()
             })
             .await

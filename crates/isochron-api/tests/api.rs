@@ -723,6 +723,7 @@ async fn users_get_in_with_their_role_and_nobody_else() {
             name: format!("{role:?}"),
             role,
             password: format!("password of {role:?}"),
+            ntlm: role == Role::Reader,
         };
         assert_eq!(api.client.add_user(&new).await.unwrap().role, role);
     }
@@ -802,12 +803,25 @@ async fn users_get_in_with_their_role_and_nobody_else() {
         kind(gone.version().await.unwrap_err()),
         ErrorKind::Unauthenticated
     );
+    assert!(
+        users.iter().all(|u| u.ntlm == (u.name == "Reader")),
+        "{users:?}"
+    );
+    // Another password is one without NTLM, unless it is asked for again.
     let new = UserChange {
         password: Some("a new password".into()),
         role: Some(Role::Operator),
+        ntlm: false,
     };
     let changed = api.client.change_user("Reader", &new).await.unwrap();
-    assert_eq!(changed.role, Role::Operator);
+    assert_eq!((changed.role, changed.ntlm), (Role::Operator, false));
+    let hash_of_nothing = UserChange {
+        ntlm: true,
+        role: Some(Role::Operator),
+        ..UserChange::default()
+    };
+    let refused = api.client.change_user("Reader", &hash_of_nothing).await;
+    assert_eq!(kind(refused.unwrap_err()), ErrorKind::InvalidParameter);
     let reader = at().with_user("Reader", "a new password");
     assert!(reader.version().await.is_ok() && reader.users().await.is_err());
     let nothing = api
@@ -830,6 +844,7 @@ async fn guessing_is_answered_by_too_many_requests() {
         name: "ada".into(),
         role: Role::Reader,
         password: "correct horse".into(),
+        ntlm: false,
     };
     api.client.add_user(&new).await.unwrap();
     let at = || Client::new(format!("http://{}", api.http).parse().unwrap());

@@ -51,6 +51,33 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> Result<Principal, Denied>;
 }
 
+/// A proof that somebody knows a user's password, from which the password does not
+/// follow: what NTLM sends.
+pub trait Proof: Send + Sync {
+    /// Whose password.
+    fn user(&self) -> &str;
+    /// Whether it is the password of this NT hash (MS-NLMP §3.3.1, NTOWFv1).
+    fn holds(&self, nt_hash: &[u8; 16]) -> bool;
+}
+
+/// Decides who the sender of a proof is.
+#[async_trait]
+pub trait ProofAuthenticator: Send + Sync + 'static {
+    /// The caller whom a proof that is brought for the first time proves: a try, as one
+    /// with a password is.
+    ///
+    /// # Errors
+    /// Whoever it is, they are not let in.
+    async fn prove(&self, proof: &dyn Proof, peer: &Peer) -> Result<Principal, Denied>;
+
+    /// The caller of a further request on the connection on which the proof was brought:
+    /// with what they may do now, if their password is still the same.
+    ///
+    /// # Errors
+    /// They are not let in any more.
+    fn proved(&self, proof: &dyn Proof, peer: &Peer) -> Result<Principal, Denied>;
+}
+
 /// Lets everyone in as [`Principal::anonymous`] administrators, whatever credentials
 /// they send: for tests, and servers that nobody but their owner reaches.
 #[derive(Clone, Copy, Debug, Default)]

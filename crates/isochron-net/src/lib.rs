@@ -17,7 +17,10 @@ mod stream;
 mod tls;
 mod trust;
 
-pub use auth::{AllowAll, Authenticator, Denied, basic_authorization, basic_credentials};
+pub use auth::{
+    AllowAll, Authenticator, Denied, Proof, ProofAuthenticator, basic_authorization,
+    basic_credentials,
+};
 pub use listener::{Arrival, Connection, Listener, Peer};
 pub use places::{Busy, Limits, Place, one_peer};
 pub use serve::{Patience, serve};

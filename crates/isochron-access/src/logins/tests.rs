@@ -54,7 +54,9 @@ impl Scene {
     }
 
     async fn add(&self, name: &str, role: Role) {
-        let added = self.users.add(&self.engine, name, role, RIGHT.into());
+        let added = self
+            .users
+            .add(&self.engine, name, role, RIGHT.into(), false);
         added.await.unwrap();
     }
 
@@ -118,7 +120,7 @@ async fn who_is_known_gets_in_as_they_are_now() {
     assert_eq!(ada.role, CimRole::Reader);
     let other = "another horse".to_owned();
     users
-        .set_password(engine, "ada", other.clone())
+        .set_password(engine, "ada", other.clone(), false)
         .await
         .unwrap();
     assert_eq!(scene.login("ada", RIGHT).await, Err(Denied::Unknown));
@@ -139,7 +141,7 @@ async fn users_are_kept_and_changed_by_administrators_only() {
     let (users, engine) = (&scene.users, &scene.engine);
     let kind = |result: Result<User, EngineError>| result.unwrap_err().kind;
     let add = async |name: &str, password: &str| {
-        let added = users.add(engine, name, Role::Reader, password.into());
+        let added = users.add(engine, name, Role::Reader, password.into(), false);
         kind(added.await)
     };
     assert_eq!(add("ada", RIGHT).await, ErrorKind::Exists);
@@ -153,7 +155,9 @@ async fn users_are_kept_and_changed_by_administrators_only() {
     assert_eq!(add("carl", "short").await, ErrorKind::InvalidParameter);
     let nobody = users.set_role(engine, "carl", Role::Reader).await;
     assert_eq!(kind(nobody), ErrorKind::NotFound);
-    let nobody = users.set_password(engine, "carl", RIGHT.into()).await;
+    let nobody = users
+        .set_password(engine, "carl", RIGHT.into(), false)
+        .await;
     assert_eq!(kind(nobody), ErrorKind::NotFound);
     assert_eq!(
         users.remove(engine, "carl").await.unwrap_err().kind,
@@ -162,11 +166,13 @@ async fn users_are_kept_and_changed_by_administrators_only() {
     for role in [Role::Reader, Role::Operator] {
         let engine = engine.on_behalf_of(Caller::user("bob", role, "test"));
         let denied = ErrorKind::AccessDenied;
-        let added = users.add(&engine, "carl", role, RIGHT.into()).await;
+        let added = users.add(&engine, "carl", role, RIGHT.into(), false).await;
         assert_eq!(kind(added), denied);
         let up = users.set_role(&engine, "bob", Role::Administrator).await;
         assert_eq!(kind(up), denied);
-        let set = users.set_password(&engine, "ada", RIGHT.into()).await;
+        let set = users
+            .set_password(&engine, "ada", RIGHT.into(), false)
+            .await;
         assert_eq!(kind(set), denied);
         assert_eq!(users.remove(&engine, "ada").await.unwrap_err().kind, denied);
         assert_eq!(users.list(&engine).unwrap_err().kind, denied);
@@ -355,4 +361,76 @@ async fn the_log_names_who_did_what_and_survives_rotation() {
         assert_eq!(line[key], value, "{key}");
     }
     assert!(line["error"].as_str().unwrap().contains("operator"));
+}
+
+/// A proof that holds for one NT hash.
+struct Known(&'static str, [u8; 16]);
+
+impl Proof for Known {
+    fn user(&self) -> &str {
+        self.0
+    }
+
+    fn holds(&self, nt_hash: &[u8; 16]) -> bool {
+        self.1 == *nt_hash
+    }
+}
+
+#[tokio::test]
+async fn a_proof_is_taken_of_who_is_given_that() {
+    let scene = Scene::new(LoginConfig::default()).await;
+    let (engine, users) = (&scene.engine, &scene.users);
+    scene.add("bob", Role::Reader).await;
+    let added = users.add(engine, "ada", Role::Operator, RIGHT.into(), true);
+    assert!(added.await.unwrap().ntlm);
+    let digits = password::nt_hash(&Password::new(RIGHT.into()));
+    let hash = *password::nt_hash_of(&digits).unwrap();
+    let ada = Known("ada", hash);
+    let logins = &scene.logins;
+    let caller = logins.prove(&ada, &peer(1)).await.unwrap();
+    assert_eq!(caller.name.as_deref(), Some("ada"));
+    assert_eq!(caller.role, isochron_cim::Role::Operator);
+    // Neither another proof, nor who has a hash of that kind not, nor nobody.
+    for other in [
+        Known("ada", [0; 16]),
+        Known("bob", hash),
+        Known("carl", hash),
+        Known("", hash),
+        Known("no name", hash),
+    ] {
+        let refused = logins.prove(&other, &peer(1)).await;
+        assert_eq!(refused.unwrap_err(), Denied::Unknown);
+    }
+    // Who was let in has the role that they have now.
+    users.set_role(engine, "ada", Role::Reader).await.unwrap();
+    let now = logins.proved(&ada, &peer(1)).unwrap();
+    assert_eq!(now.role, isochron_cim::Role::Reader);
+    // Another password is without NTLM unless it is asked for.
+    let set = users.set_password(engine, "ada", RIGHT.into(), false);
+    assert!(!set.await.unwrap().ntlm);
+    assert!(logins.proved(&ada, &peer(1)).is_err());
+    // It is kept as the rest is.
+    let set = users.set_password(engine, "ada", RIGHT.into(), true);
+    assert!(set.await.unwrap().ntlm);
+    let again = Users::open(scene.world.daemon().store()).await.unwrap();
+    assert_eq!(again.get("ada").unwrap().nt_hash.as_deref(), Some(&*digits));
+    let lines = scene.log();
+    let refused = lines.iter().filter(|line| {
+        let error = line["error"].as_str().unwrap_or_default();
+        error.contains("without NTLM")
+    });
+    assert_eq!(refused.count(), 5, "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn proofs_are_paced_as_passwords_are() {
+    let scene = Scene::new(LoginConfig::default()).await;
+    scene.add("ada", Role::Reader).await;
+    let wrong = Known("ada", [0; 16]);
+    let began = tokio::time::Instant::now();
+    for _ in 0..8 {
+        let _ = scene.logins.prove(&wrong, &peer(1)).await;
+    }
+    // Five are free, then one a second.
+    assert_eq!(began.elapsed().as_secs(), 3);
 }

@@ -30,6 +30,8 @@ pub struct User {
     /// Since when they have their password.
     #[serde(with = "time::serde::rfc3339")]
     pub password_set: OffsetDateTime,
+    /// Whether they may also log in by NTLM.
+    pub ntlm: bool,
 }
 
 /// A user to be added.
@@ -42,6 +44,10 @@ pub struct NewUser {
     pub role: Role,
     /// The password: 8 characters or more, 1,024 bytes or less.
     pub password: String,
+    /// Whether they may also log in by NTLM, for which another hash is kept, which is
+    /// easier to guess from.
+    #[serde(default)]
+    pub ntlm: bool,
 }
 
 /// A change of a user.
@@ -51,6 +57,9 @@ pub struct UserChange {
     /// A new password.
     #[serde(default)]
     pub password: Option<String>,
+    /// Whether they may also log in by NTLM, with the new password.
+    #[serde(default)]
+    pub ntlm: bool,
     /// A new role.
     #[serde(default)]
     pub role: Option<Role>,
@@ -105,6 +114,7 @@ impl From<isochron_access::User> for User {
             name: user.name,
             role: user.role.into(),
             password_set: user.password_set,
+            ntlm: user.ntlm,
         }
     }
 }

@@ -33,9 +33,10 @@ pub(super) async fn create(
             name,
             role,
             password,
+            ntlm,
         } = new;
         let role = role.into();
-        served.users.add(&engine, &name, role, password).await
+        served.users.add(&engine, &name, role, password, ntlm).await
     })
     .await?;
     Ok((StatusCode::CREATED, Json(user.into())))
@@ -51,15 +52,24 @@ pub(super) async fn change(
     Named(name): Named<String>,
     Body(change): Body<UserChange>,
 ) -> Result<Json<User>, ApiError> {
-    let UserChange { password, role } = change;
+    let UserChange {
+        password,
+        ntlm,
+        role,
+    } = change;
     if password.is_none() && role.is_none() {
         return Err(ApiError::invalid("neither a password nor a role is given"));
+    }
+    if ntlm && password.is_none() {
+        return Err(ApiError::invalid(
+            "NTLM needs a hash of its own, which is made of a new password: give one",
+        ));
     }
     let user = to_end(async move {
         let users = &served.users;
         let mut changed = None;
         if let Some(password) = password {
-            changed = Some(users.set_password(&engine, &name, password).await?);
+            changed = Some(users.set_password(&engine, &name, password, ntlm).await?);
         }
         if let Some(role) = role {
             changed = Some(users.set_role(&engine, &name, role.into()).await?);

@@ -64,6 +64,10 @@ pub struct PasswordSource {
     /// Read the password from standard input, up to the end of the first line
     #[arg(long)]
     password_stdin: bool,
+    /// Let the user also log in by NTLM (WS-Management): a second hash is kept for it, from
+    /// which the password is easier to guess, and with which one can log in
+    #[arg(long)]
+    ntlm: bool,
 }
 
 impl PasswordSource {
@@ -109,6 +113,7 @@ impl Verb {
                 let new = NewUser {
                     name,
                     role: role.into(),
+                    ntlm: password.ntlm,
                     password: password.read()?,
                 };
                 session.print(&client.add_user(&new).await?, one_line)
@@ -116,6 +121,7 @@ impl Verb {
             Self::List => session.print(&client.users().await?, |users| list(users)),
             Self::Passwd { name, password } => {
                 let change = UserChange {
+                    ntlm: password.ntlm,
                     password: Some(password.read()?),
                     role: None,
                 };
@@ -123,8 +129,8 @@ impl Verb {
             }
             Self::Role { name, role } => {
                 let change = UserChange {
-                    password: None,
                     role: Some(role.into()),
+                    ..UserChange::default()
                 };
                 session.print(&client.change_user(&name, &change).await?, one_line)
             }
@@ -147,16 +153,18 @@ fn role(user: &User) -> &'static str {
 }
 
 fn one_line(user: &User) -> String {
-    format!("{}  {}\n", user.name, role(user))
+    let ntlm = if user.ntlm { "  NTLM" } else { "" };
+    format!("{}  {}{ntlm}\n", user.name, role(user))
 }
 
 fn list(users: &[User]) -> String {
-    let mut table = Table::new(["NAME", "ROLE", "PASSWORD SINCE"]);
+    let mut table = Table::new(["NAME", "ROLE", "PASSWORD SINCE", "NTLM"]);
     for user in users {
         table.row([
             user.name.clone(),
             role(user).to_owned(),
             time(user.password_set),
+            if user.ntlm { "yes" } else { "-" }.to_owned(),
         ]);
     }
     table.to_string()
