@@ -12,6 +12,7 @@
 
 mod http;
 mod names;
+pub mod negotiate;
 mod operations;
 mod resource;
 pub mod soap;

@@ -16,7 +16,9 @@ use isochron_cimxml::{ListenerConfig, decode_embedded};
 use isochron_engine::Engine;
 use isochron_engine::ports::Store;
 use isochron_hyperv::HypervServer;
-use isochron_net::{Authenticator, Files, Limits, Listener, Tls, make_self_signed};
+use isochron_net::{
+    Authenticator, Files, Limits, Listener, ProofAuthenticator, Tls, make_self_signed,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -103,7 +105,9 @@ pub async fn serve(
         certificates: config.tls.users.clone(),
     };
     let logins = Logins::new(users.clone(), logins, audit.clone());
-    let logins: Arc<dyn Authenticator> = Arc::new(logins.await.map_err(Failure::failed)?);
+    let logins = Arc::new(logins.await.map_err(Failure::failed)?);
+    let proofs: Arc<dyn ProofAuthenticator> = logins.clone();
+    let logins: Arc<dyn Authenticator> = logins;
 
     let stopped = move || {
         let mut stopping = stopping.clone();
@@ -138,7 +142,13 @@ pub async fn serve(
         }
         for Face { listener, address } in wsman.into_iter().flatten() {
             let scheme = scheme(&listener);
-            let server = isochron_wsman::Server::new(listener, wsman_config(config, &logins));
+            let server = isochron_wsman::Server::new(
+                listener,
+                isochron_wsman::Config {
+                    negotiate: Some(proofs.clone()),
+                    ..wsman_config(config, &logins)
+                },
+            );
             let (manager, stopped) = (manager.clone(), stopped());
             serving.spawn(async move {
                 if let Err(error) = server.serve(manager, stopped).await {
@@ -277,6 +287,7 @@ fn cimxml_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_c
 fn wsman_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_wsman::Config {
     isochron_wsman::Config {
         authenticator: logins.clone(),
+        host: host_name(),
         max_body: config.limits.wsman_request_kib << 10,
         header_timeout: config.limits.headers.0,
         body_timeout: config.limits.body.0,

@@ -38,13 +38,25 @@ fn pypsrp_takes_applies_and_destroys_snapshots_of_a_ring() {
     let configuration = "cimxml_https = \"off\"\nwsman_https = \"127.0.0.1:0\"\n";
     let host = Host::closed(configuration, &[]);
     host.add_user("ada", "operator", PASSWORD);
+    // By NTLM only who is given that gets in.
+    host.add_user_with("nt", "operator", PASSWORD, &["--ntlm"]);
     let directory = host.directory("ring");
     let ring = Ring::create(&Kit::load().unwrap(), &directory, &Options::default()).unwrap();
     host.start_ring(&ring);
     host.json(&["collection", "create", "shop", "ring-0", "ring-1", "ring-2"]);
     let files = host.files();
     let basic = connection(&host, "https", "basic", "ada");
-    for (family, connection) in [("wmi", &basic), ("dmtf", &basic)] {
+    // NTLM as it is and in SPNEGO, with messages that are encrypted, and over TLS.
+    let ntlm = connection(&host, "http", "ntlm", "nt");
+    let spnego = connection(&host, "http", "negotiate", "nt");
+    let both = connection(&host, "https", "ntlm", "nt");
+    for (family, connection) in [
+        ("wmi", &basic),
+        ("dmtf", &basic),
+        ("wmi", &ntlm),
+        ("dmtf", &spnego),
+        ("wmi", &both),
+    ] {
         let connection = connection.to_string();
         let taken = ["take", "shop", family, &connection];
         let taken = host.python("wsman_snapshots.py", &taken);
@@ -57,5 +69,8 @@ fn pypsrp_takes_applies_and_destroys_snapshots_of_a_ring() {
         ring.wait_progress(5, LIMIT).unwrap();
         host.files_become(&files);
     }
+    let refused = connection(&host, "http", "ntlm", "ada").to_string();
+    let said = host.python_fails("wsman_snapshots.py", &["take", "shop", "wmi", &refused]);
+    assert!(said.contains("AuthenticationError"), "{said}");
     host.close();
 }

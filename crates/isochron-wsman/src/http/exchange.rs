@@ -12,10 +12,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use isochron_cim::Principal;
-use isochron_net::{Peer, Place};
+use isochron_net::{Denied, Peer, Place};
 
 use super::Config;
+use super::login::{Caller, Login, refusal};
 use super::refusal::Refusal;
+use crate::negotiate::{self, Framing, NegotiateError};
 use crate::operations::{Operations, asks_to_identify, identified};
 use crate::soap::{self, Charset, Fault};
 
@@ -25,6 +27,8 @@ const PATH: &str = "/wsman";
 const ANONYMOUS_PATH: &str = "/wsman-anon/identify";
 /// Bytes of a body of nobody in particular: Identify has a few hundred.
 const ANONYMOUS_BODY: usize = 16 << 10;
+/// Bytes of a body that is passed over between two messages of a handshake.
+const UNREAD_BODY: usize = 64 << 10;
 /// What a request and its reply are.
 const MEDIA_TYPE: &str = "application/soap+xml";
 
@@ -41,6 +45,7 @@ pub(super) struct Service {
 pub(super) struct Sender {
     pub peer: Peer,
     pub place: Arc<Place>,
+    pub login: Arc<Login>,
 }
 
 /// A reply before it is on the wire.
@@ -58,10 +63,17 @@ impl Service {
         sender: Sender,
     ) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
-        match self.exchange(&parts, body, &sender).await {
+        let mut body = Some(body);
+        match self.exchange(&parts, &mut body, &sender).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(?refusal, method = %parts.method, "request refused");
+                // The connection has to live on for the handshake's next message.
+                if refusal.goes_on()
+                    && let Some(body) = body
+                {
+                    let _ = self.read(body, UNREAD_BODY).await;
+                }
                 refusal.into_response()
             }
         }
@@ -70,7 +82,7 @@ impl Service {
     async fn exchange(
         &self,
         parts: &Parts,
-        body: Incoming,
+        body: &mut Option<Incoming>,
         sender: &Sender,
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let anonymous = match parts.uri.path().trim_end_matches('/') {
@@ -86,43 +98,89 @@ impl Service {
             return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
                 .with(header::ALLOW, HeaderValue::from_static("POST")));
         }
-        let principal = match anonymous {
+        let caller = match anonymous {
             true => None,
-            false => Some(self.authenticate(parts, &sender.peer).await?),
+            false => {
+                let login = &sender.login;
+                Some(login.caller(&self.config, parts, &sender.peer).await?)
+            }
         };
         // From here on nobody's new connection takes the place of one who is known.
-        let _busy = principal.is_some().then(|| sender.place.busy());
+        let _busy = caller.is_some().then(|| sender.place.busy());
         let limit = match anonymous {
             true => ANONYMOUS_BODY.min(self.config.max_body),
             false => self.config.max_body,
         };
-        let body = self.read(body, limit).await?;
+        let body = match body.take() {
+            Some(body) => self.read(body, limit).await?,
+            None => Bytes::new(),
+        };
+        let token = caller.as_ref().and_then(|caller| caller.token.clone());
         // Some log in with a request of nothing, before the one that counts.
-        if body.is_empty() && !anonymous {
-            return Ok(Response::new(Full::default()));
+        let mut response = match caller {
+            Some(_) if body.is_empty() => Response::new(Full::default()),
+            caller => self.answer(parts, &body, caller, sender).await?,
+        };
+        if let Some(token) = token {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, token);
         }
-        let said = charset(parts)?;
-        let reply = self.reply(parts, &body, said, principal, sender).await;
-        Ok(response(reply))
+        Ok(response)
     }
 
-    async fn authenticate(&self, parts: &Parts, peer: &Peer) -> Result<Principal, Refusal> {
-        let authorization = parts.headers.get(header::AUTHORIZATION);
-        // What is no text is no credentials either, and not none.
-        let authorization = authorization.map(|value| value.to_str().unwrap_or("?"));
-        let authenticator = &self.config.authenticator;
-        let principal = authenticator.authenticate(authorization, peer).await;
-        principal.map_err(|denied| {
-            if let Some(seconds) = denied.retry_after() {
-                return Refusal::new(StatusCode::TOO_MANY_REQUESTS, denied.message())
-                    .with(header::RETRY_AFTER, HeaderValue::from(seconds));
+    /// Answers what a body holds, which may be encrypted.
+    async fn answer(
+        &self,
+        parts: &Parts,
+        body: &[u8],
+        caller: Option<Caller>,
+        sender: &Sender,
+    ) -> Result<Response<Full<Bytes>>, Refusal> {
+        let by_connection = caller.as_ref().is_some_and(|caller| caller.by_connection);
+        let principal = caller.map(|caller| caller.principal);
+        let content_type = parts.headers.get(header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or_default();
+        let framing = Framing::read(content_type)
+            .map_err(|error| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))?;
+        let Some(framing) = framing else {
+            if by_connection && !sender.peer.encrypted {
+                let message = "without TLS, messages of who logged in by Negotiate are encrypted";
+                return Err(Refusal::new(StatusCode::FORBIDDEN, message));
             }
-            let realm = self.config.realm.replace(['"', '\\'], "");
-            let challenge = HeaderValue::try_from(format!("Basic realm=\"{realm}\""))
-                .unwrap_or(HeaderValue::from_static("Basic realm=\"WSMAN\""));
-            Refusal::new(StatusCode::UNAUTHORIZED, denied.message())
-                .with(header::WWW_AUTHENTICATE, challenge)
-        })
+            let said = charset(content_type)?;
+            let reply = self.reply(parts, body, said, principal, sender).await;
+            return Ok(response(reply));
+        };
+        let wrong = |error: NegotiateError| {
+            tracing::debug!(%error, "an encrypted message is refused");
+            refusal(Denied::Unknown, &self.config)
+        };
+        // Only who proved it on this very connection can have encrypted it.
+        let frame = framing.parse(body).map_err(wrong)?;
+        let opened = match by_connection {
+            true => sender.login.with_session(|session| frame.open(session)),
+            false => None,
+        };
+        let opened = opened.ok_or_else(|| refusal(Denied::Unknown, &self.config))?;
+        let message = opened.map_err(wrong)?;
+        let reply = self
+            .reply(parts, &message, frame.charset, principal, sender)
+            .await;
+        let bytes = reply.charset.encode(reply.envelope);
+        let sealed = sender.login.with_session(|session| {
+            Ok::<_, NegotiateError>(negotiate::seal(session, bytes, reply.charset))
+        });
+        let sealed = sealed.ok_or_else(|| refusal(Denied::Unknown, &self.config))?;
+        let (content_type, frame) = sealed.map_err(wrong)?;
+        let mut response = Response::new(Full::new(Bytes::from(frame)));
+        *response.status_mut() = reply.status;
+        let content_type = HeaderValue::try_from(content_type)
+            .unwrap_or(HeaderValue::from_static("multipart/encrypted"));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        Ok(response)
     }
 
     async fn read(&self, body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
@@ -209,13 +267,9 @@ impl Service {
 }
 
 /// The charset that the Content-Type says, of a media type that is read here.
-fn charset(parts: &Parts) -> Result<Charset, Refusal> {
+fn charset(content_type: &str) -> Result<Charset, Refusal> {
     let unsupported = |message: String| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
-    let value = parts.headers.get(header::CONTENT_TYPE);
-    let value = value
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let mut fields = value.split(';').map(str::trim);
+    let mut fields = content_type.split(';').map(str::trim);
     let media_type = fields.next().unwrap_or_default();
     if !media_type.eq_ignore_ascii_case(MEDIA_TYPE) {
         return Err(unsupported(format!("Content-Type is {MEDIA_TYPE}")));

@@ -5,6 +5,7 @@
 //! shutting down lets running requests finish.
 
 mod exchange;
+mod login;
 mod refusal;
 
 use std::convert::Infallible;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use isochron_cim::{CimServer, EnumerationLimits};
 use isochron_cimxml::decode::Limits;
-use isochron_net::{AllowAll, Authenticator, Listener, Patience};
+use isochron_net::{AllowAll, Authenticator, Listener, Patience, ProofAuthenticator};
 use tokio::net::ToSocketAddrs;
 use tokio::task::JoinSet;
 
@@ -35,6 +36,10 @@ const EXPIRY: Duration = Duration::from_secs(5);
 pub struct Config {
     /// Who callers are.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Who they are that prove it by NTLM; `None`, and Negotiate is not offered.
+    pub negotiate: Option<Arc<dyn ProofAuthenticator>>,
+    /// What this host is called in NTLM's challenges.
+    pub host: String,
     /// The realm that clients show when they ask for a password.
     pub realm: String,
     /// Bytes of a request's body.
@@ -58,6 +63,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             authenticator: Arc::new(AllowAll),
+            negotiate: None,
+            host: "localhost".into(),
             realm: "isochron".into(),
             max_body: 4 << 20,
             header_timeout: Duration::from_secs(30),
@@ -140,6 +147,7 @@ impl Server {
             let sender = Sender {
                 peer: peer.clone(),
                 place: Arc::clone(place),
+                login: Arc::default(),
             };
             service_fn(move |request| {
                 let (service, sender) = (Arc::clone(&service), sender.clone());

@@ -10,6 +10,7 @@ pub(super) struct Refusal {
     status: StatusCode,
     message: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    goes_on: bool,
 }
 
 impl Refusal {
@@ -18,7 +19,21 @@ impl Refusal {
             status,
             message: message.into(),
             headers: Vec::new(),
+            goes_on: false,
         }
+    }
+
+    /// The same where the client has more to say on this connection.
+    pub fn going_on(self) -> Self {
+        Self {
+            goes_on: true,
+            ..self
+        }
+    }
+
+    /// Whether the client has more to say on this connection.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {

@@ -20,6 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+pub mod ntlm;
+
 pub const NAMESPACE: &str = "root/test/v2";
 pub const WMI: &str = "http://schemas.microsoft.com/wbem/wsman/1/wmi/root/test/v2";
 pub const DMTF: &str = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2";

@@ -161,11 +161,17 @@ impl Host {
 
     /// Adds a user with `isochron user add`.
     pub fn add_user(&self, name: &str, role: &str, password: &str) {
+        self.add_user_with(name, role, password, &[]);
+    }
+
+    /// The same with more options.
+    pub fn add_user_with(&self, name: &str, role: &str, password: &str, options: &[&str]) {
         let file = self.path().join("password");
         std::fs::write(&file, password).unwrap();
         let words = ["user", "add", name, "--role", role, "--password-stdin"];
         let mut adding = isochron(self.path());
-        let output = adding.args(words).stdin(File::open(&file).unwrap());
+        let adding = adding.args(words).args(options);
+        let output = adding.stdin(File::open(&file).unwrap());
         let output = output.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         std::fs::remove_file(file).unwrap();
@@ -193,17 +199,7 @@ impl Host {
     /// Runs a script of tests/py with the server's address and these arguments;
     /// what it prints last, as JSON.
     pub fn python(&self, script: &str, arguments: &[&str]) -> Value {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/py");
-        // -B: no compiled files in the source tree.
-        let output = Command::new(clients::python().unwrap())
-            .arg("-B")
-            .arg(scripts.join(script))
-            .arg(&self.cimxml)
-            .args(arguments)
-            .env(MARK, self.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        let output = self.script(script, arguments);
         let printed = String::from_utf8_lossy(&output.stdout);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -212,6 +208,27 @@ impl Host {
             self.log()
         );
         serde_json::from_str(printed.lines().last().unwrap_or("null")).unwrap()
+    }
+
+    /// What a script says on standard error that must fail.
+    pub fn python_fails(&self, script: &str, arguments: &[&str]) -> String {
+        let output = self.script(script, arguments);
+        assert!(!output.status.success(), "{script} {arguments:?} succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn script(&self, script: &str, arguments: &[&str]) -> Output {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/py");
+        // -B: no compiled files in the source tree.
+        Command::new(clients::python().unwrap())
+            .arg("-B")
+            .arg(scripts.join(script))
+            .arg(&self.cimxml)
+            .args(arguments)
+            .env(MARK, self.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// A directory for guests' files.

@@ -1,0 +1,207 @@
+//! Who sends a request, and what that leaves behind on its connection.
+//!
+//! Basic, a certificate, or nobody in particular are the [`Authenticator`]'s business and
+//! leave nothing. Negotiate logs a connection in: its further requests bring no header,
+//! and are of whoever proved who they are on it, as long as their password is the same.
+//! Without TLS, such requests are encrypted, or are refused: else whoever is on the way
+//! could put in requests of their own.
+
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use isochron_cim::Principal;
+use isochron_net::{Denied, Peer, Proof, ProofAuthenticator};
+
+use super::Config;
+use super::refusal::Refusal;
+use crate::negotiate::{Answer, Answered, Handshake, Session, Step};
+
+/// What a connection remembers.
+#[derive(Default)]
+pub(super) struct Login(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    handshake: Handshake,
+    logged_in: Option<LoggedIn>,
+}
+
+struct LoggedIn {
+    proved: Proved,
+    session: Session,
+}
+
+/// A proof that was brought, and the session key that follows from it if it holds.
+struct Proved {
+    answer: Answer,
+    key: OnceLock<[u8; 16]>,
+}
+
+impl Proof for Proved {
+    fn user(&self) -> &str {
+        &self.answer.user
+    }
+
+    fn holds(&self, nt_hash: &[u8; 16]) -> bool {
+        match self.answer.session_key(nt_hash) {
+            Some(key) => *self.key.get_or_init(|| key) == key,
+            None => false,
+        }
+    }
+}
+
+/// Who sends a request.
+pub(super) struct Caller {
+    pub principal: Principal,
+    /// Whether it is the connection that is logged in.
+    pub by_connection: bool,
+    /// The last token of a handshake, which goes back with the reply.
+    pub token: Option<HeaderValue>,
+}
+
+impl Login {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A session that a panic left half way is none that anything can be read with.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the session, if there is one; one that fails is over.
+    pub fn with_session<T, E>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let mut state = self.state();
+        let done = work(&mut state.logged_in.as_mut()?.session);
+        if done.is_err() {
+            state.logged_in = None;
+        }
+        Some(done)
+    }
+
+    /// Who sends a request.
+    pub async fn caller(
+        &self,
+        config: &Config,
+        parts: &Parts,
+        peer: &Peer,
+    ) -> Result<Caller, Refusal> {
+        let said = parts.headers.get(AUTHORIZATION);
+        // What is no text is no credentials either, and not none.
+        let said = said.map(|value| value.to_str().unwrap_or("?"));
+        if let Some(authority) = &config.negotiate {
+            if let Some((scheme, token)) = said.and_then(token) {
+                return self
+                    .handshake(config, &**authority, scheme, token, peer)
+                    .await;
+            }
+            if said.is_none()
+                && let Some(principal) = self.still(&**authority, peer)
+            {
+                let principal = principal.map_err(|denied| refusal(denied, config))?;
+                return Ok(Caller {
+                    principal,
+                    by_connection: true,
+                    token: None,
+                });
+            }
+        }
+        let principal = config.authenticator.authenticate(said, peer).await;
+        Ok(Caller {
+            principal: principal.map_err(|denied| refusal(denied, config))?,
+            by_connection: false,
+            token: None,
+        })
+    }
+
+    /// Who is logged in on the connection, if anybody is.
+    fn still(
+        &self,
+        authority: &dyn ProofAuthenticator,
+        peer: &Peer,
+    ) -> Option<Result<Principal, Denied>> {
+        let mut state = self.state();
+        let principal = authority.proved(&state.logged_in.as_ref()?.proved, peer);
+        if principal.is_err() {
+            state.logged_in = None;
+        }
+        Some(principal)
+    }
+
+    async fn handshake(
+        &self,
+        config: &Config,
+        authority: &dyn ProofAuthenticator,
+        scheme: &'static str,
+        token: &str,
+        peer: &Peer,
+    ) -> Result<Caller, Refusal> {
+        let step = {
+            let mut state = self.state();
+            state.logged_in = None;
+            state.handshake.step(token, &config.host)
+        };
+        let refused = |error| {
+            tracing::debug!(%error, address = %peer.address, "a handshake is refused");
+            refusal(Denied::Unknown, config)
+        };
+        let Answered { answer, after } = match step.map_err(refused)? {
+            Step::Answered(answered) => *answered,
+            Step::Continue(token) => {
+                let message = "the handshake goes on";
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, message)
+                    .with(WWW_AUTHENTICATE, with_token(scheme, &token))
+                    .going_on());
+            }
+        };
+        let proved = Proved {
+            answer,
+            key: OnceLock::new(),
+        };
+        let principal = authority.prove(&proved, peer).await;
+        let principal = principal.map_err(|denied| refusal(denied, config))?;
+        // Who was let in has proved it.
+        let key = proved
+            .key
+            .get()
+            .ok_or_else(|| refusal(Denied::Unknown, config))?;
+        let (session, last) = after.establish(key).map_err(refused)?;
+        self.state().logged_in = Some(LoggedIn { proved, session });
+        Ok(Caller {
+            principal,
+            by_connection: true,
+            token: last.map(|token| with_token(scheme, &token)),
+        })
+    }
+}
+
+/// The token of a handshake's header, and by which of its names it is called.
+fn token(authorization: &str) -> Option<(&'static str, &str)> {
+    let (scheme, token) = authorization.trim().split_once(' ')?;
+    let known = ["Negotiate", "NTLM"];
+    let scheme = known.into_iter().find(|s| s.eq_ignore_ascii_case(scheme))?;
+    Some((scheme, token))
+}
+
+fn with_token(scheme: &str, token: &str) -> HeaderValue {
+    // Base64 is fit for headers.
+    HeaderValue::try_from(format!("{scheme} {token}"))
+        .unwrap_or(HeaderValue::from_static("Negotiate"))
+}
+
+/// Refuses somebody, and says by which ways they could get in.
+pub(super) fn refusal(denied: Denied, config: &Config) -> Refusal {
+    if let Some(seconds) = denied.retry_after() {
+        return Refusal::new(StatusCode::TOO_MANY_REQUESTS, denied.message())
+            .with(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    let mut refusal = Refusal::new(StatusCode::UNAUTHORIZED, denied.message());
+    if config.negotiate.is_some() {
+        refusal = refusal.with(WWW_AUTHENTICATE, HeaderValue::from_static("Negotiate"));
+    }
+    let realm = config.realm.replace(['"', '\\'], "");
+    let basic = HeaderValue::try_from(format!("Basic realm=\"{realm}\""))
+        .unwrap_or(HeaderValue::from_static("Basic realm=\"WSMAN\""));
+    refusal.with(WWW_AUTHENTICATE, basic)
+}
