@@ -93,6 +93,11 @@ impl World {
         self.state().exports.whole.get(directory).cloned()
     }
 
+    /// All finished exports, by their directories.
+    pub fn exports(&self) -> BTreeMap<PathBuf, StoredExport> {
+        self.state().exports.whole.clone()
+    }
+
     /// What a disk of the finished export in a directory restores to: its written
     /// blocks.
     ///

@@ -56,6 +56,8 @@ struct Told {
     done: usize,
     /// How many blows fell.
     struck: usize,
+    /// How many disks were exported in full, and as differences.
+    exported: [usize; 2],
     /// What was wrong.
     verdict: Result<(), String>,
 }
@@ -67,7 +69,8 @@ fn run(seed: u64) -> Told {
         let mut random = Random::new(seed);
         let mut stage = Stage::new(seed).await;
         let mut verdict = Ok(());
-        for _ in 0..2 + random.below(4) {
+        let more = if stage.backup { 8 } else { 4 };
+        for _ in 0..2 + random.below(more) {
             verdict = stage.round(&mut random).await;
             if verdict.is_err() {
                 break;
@@ -81,6 +84,7 @@ fn run(seed: u64) -> Told {
             calls: stage.calls(),
             done: stage.done,
             struck: stage.struck,
+            exported: stage.exported(),
             verdict,
         }
     });
@@ -123,6 +127,9 @@ fn random_histories() {
                     let mut sum = sum.lock().unwrap();
                     sum.done += told.done;
                     sum.struck += told.struck;
+                    for (sum, told) in sum.exported.iter_mut().zip(told.exported) {
+                        *sum += told;
+                    }
                     if let Err(error) = told.verdict {
                         println!("ISOCHRON_SEED={seed}: {error}");
                         sum.failures.push(format!("ISOCHRON_SEED={seed}: {error}"));
@@ -134,10 +141,12 @@ fn random_histories() {
     let Sum {
         done,
         struck,
+        exported,
         failures,
     } = sum.into_inner().unwrap();
     println!(
-        "{runs} histories: {done} operations were done, {struck} blows fell, {} failures",
+        "{runs} histories: {done} operations were done, {struck} blows fell, {exported:?} disks \
+         were exported in full and as differences, {} failures",
         failures.len()
     );
     let shown = failures.iter().take(12).cloned().collect::<Vec<_>>();
@@ -146,6 +155,11 @@ fn random_histories() {
         "{} of {runs}:\n{}",
         failures.len(),
         shown.join("\n")
+    );
+    let [full, differences] = exported;
+    assert!(
+        full as u64 > runs / 4 && differences as u64 > runs / 4,
+        "little was exported"
     );
     assert!(
         done as u64 > runs * 2 && struck as u64 > runs,
@@ -158,6 +172,7 @@ fn random_histories() {
 struct Sum {
     done: usize,
     struck: usize,
+    exported: [usize; 2],
     failures: Vec<String>,
 }
 

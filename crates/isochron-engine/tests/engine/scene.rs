@@ -2,16 +2,18 @@
 //! and one operation on it, during which its guests go on writing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use isochron_engine::model::{
     Collection, CollectionId, CollectionKind, Consistency, Definition, JobId, JobState, MachineId,
-    Power, Snapshot, SnapshotId, SnapshotKind,
+    Power, ReferencePoint, Snapshot, SnapshotId, SnapshotKind,
 };
-use isochron_engine::{Config, CreateSnapshot, Engine, EngineError, PowerChange, Started};
+use isochron_engine::{
+    Config, CreateSnapshot, Engine, EngineError, ExportRequest, Exports, PowerChange, Started,
+};
 use isochron_sim::{Daemon, Point, Survey, When, World};
 use tokio::sync::Notify;
 
@@ -134,6 +136,21 @@ pub fn request(
     }
 }
 
+/// A full export.
+pub fn full(what: Exports, directory: PathBuf) -> ExportRequest {
+    ExportRequest {
+        what,
+        directory,
+        base: None,
+        merge: false,
+        copy_storage: true,
+        limit: None,
+        disks: None,
+        require_difference: false,
+        owner: None,
+    }
+}
+
 /// Takes a snapshot, which must succeed.
 pub async fn snapshot(engine: &Engine, request: CreateSnapshot) -> Snapshot {
     let started = engine.create_snapshot(request).await.unwrap();
@@ -144,17 +161,79 @@ pub async fn snapshot(engine: &Engine, request: CreateSnapshot) -> Snapshot {
 
 /// What a snapshot holds of each member.
 pub fn content(world: &World, snapshot: &Snapshot) -> Result<BTreeMap<MachineId, Content>, String> {
+    let disks = snapshot.members.iter().flat_map(|member| {
+        let disks = member.disks.iter();
+        disks.map(|disk| (member.machine, world.read_view(&disk.path)))
+    });
+    collected(disks)
+}
+
+/// What a reference point that keeps its data holds of each member.
+pub fn content_of_point(
+    world: &World,
+    point: &ReferencePoint,
+) -> Result<BTreeMap<MachineId, Content>, String> {
+    let disks = point.members.iter().flat_map(|member| {
+        let disks = member.disks.iter();
+        disks.map(|disk| (member.machine, world.read_view(&disk.path)))
+    });
+    collected(disks)
+}
+
+/// What an export restores to, of each member.
+pub fn content_of_export(
+    world: &World,
+    directory: &Path,
+) -> Result<BTreeMap<MachineId, Content>, String> {
+    let export = world.export(directory).ok_or("there is no export")?;
+    let disks = export.disks.keys();
+    collected(disks.map(|(machine, disk)| (*machine, world.restored(directory, *machine, disk))))
+}
+
+fn collected<E: std::fmt::Display>(
+    disks: impl Iterator<Item = (MachineId, Result<BTreeMap<u64, u64>, E>)>,
+) -> Result<BTreeMap<MachineId, Content>, String> {
     let mut content: BTreeMap<_, Content> = BTreeMap::new();
-    for member in &snapshot.members {
-        let blocks = content.entry(member.machine).or_default();
-        for disk in &member.disks {
-            let view = world
-                .read_view(&disk.path)
-                .map_err(|error| format!("a snapshot cannot be read: {error}"))?;
-            blocks.extend(view.into_keys());
-        }
+    for (machine, view) in disks {
+        let view = view.map_err(|error| format!("it cannot be read: {error}"))?;
+        content.entry(machine).or_default().extend(view.into_keys());
     }
     Ok(content)
+}
+
+/// Every whole export is known to what it is of, as long as that is there, and
+/// what is known is there.
+async fn exports(world: &World, engine: &Engine) -> Result<Vec<String>, EngineError> {
+    let mut known = Vec::new();
+    for snapshot in engine.snapshots(None).await? {
+        known.push((snapshot.id.0, snapshot.exports));
+    }
+    for point in engine.reference_points(None).await? {
+        known.push((point.id.0, point.exports));
+    }
+    let mut wrong = Vec::new();
+    for (of, export) in known
+        .iter()
+        .flat_map(|(of, all)| all.iter().map(move |e| (of, e)))
+    {
+        let there = world.export(&export.directory);
+        if there.is_none_or(|there| there.order.id != export.id) {
+            wrong.push(format!("{of} is said to be exported to {export:?}"));
+        }
+    }
+    for (directory, export) in world.exports() {
+        let of = known.iter().find(|(of, _)| *of == export.order.instant.id);
+        if let Some((of, known)) = of
+            && export.order.copy_storage
+            && !known.iter().any(|known| known.id == export.order.id)
+        {
+            wrong.push(format!(
+                "{} is of {of}, which says nothing",
+                directory.display()
+            ));
+        }
+    }
+    Ok(wrong)
 }
 
 /// Records against files, processes, and what the engine says refers to what.
@@ -167,6 +246,7 @@ pub async fn disagreements(world: &World, engine: &Engine) -> Result<Vec<String>
     let points = engine.reference_points(None).await?;
     let mut disagreements = world.disagreements(&views, &snapshots, &points);
     disagreements.extend(relations(engine).await?);
+    disagreements.extend(exports(world, engine).await?);
     Ok(disagreements)
 }
 
@@ -179,6 +259,10 @@ async fn relations(engine: &Engine) -> Result<Vec<String>, EngineError> {
         }
     };
     let (collections, snapshots) = (engine.collections().await?, engine.snapshots(None).await?);
+    let points = engine.reference_points(None).await?;
+    let points_that = |wanted: &dyn Fn(&ReferencePoint) -> bool| -> Vec<_> {
+        points.iter().filter(|p| wanted(p)).cloned().collect()
+    };
     let in_which = |wanted: &dyn Fn(&Collection) -> bool| -> Vec<_> {
         collections.iter().filter(|c| wanted(c)).cloned().collect()
     };
@@ -197,6 +281,25 @@ async fn relations(engine: &Engine) -> Result<Vec<String>, EngineError> {
             engine.snapshots_of_machine(id).await? == of,
             format!("snapshots of {id}"),
         );
+        let of = points_that(&|p| p.members.iter().any(|m| m.machine == id));
+        check(
+            engine.reference_points_of_machine(id).await? == of,
+            format!("points of {id}"),
+        );
+    }
+    for point in &points {
+        let of = points_that(&|other| other.collection == point.collection);
+        check(
+            engine.reference_points(Some(point.collection)).await? == of,
+            format!("points of {}", point.collection),
+        );
+        for member in &point.members {
+            let with = engine.reference_point_with(member.id).await?;
+            check(
+                with.as_ref() == Some(point),
+                format!("point with {}", member.id),
+            );
+        }
     }
     for collection in &collections {
         let id = collection.id;

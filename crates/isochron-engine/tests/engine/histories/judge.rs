@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use isochron_engine::model::{
-    Consistency, Job, JobKind, JobState, MachineId, Power, Snapshot, SnapshotKind,
+    Consistency, Job, JobKind, JobState, MachineId, Power, ReferencePointId, Snapshot, SnapshotId,
+    SnapshotKind,
 };
+use isochron_engine::ports::Content as Read;
 use isochron_engine::{EngineError, PowerChange};
 
-use super::stage::{Act, Round, Stage};
-use crate::scene::{Content, content, disagreements, request};
+use super::stage::{Act, Round, Stage, directory};
+use crate::scene::{Content, content, content_of_export, content_of_point, disagreements, request};
 
 macro_rules! ensure {
     ($holds:expr, $($sentence:tt)*) => {
@@ -67,16 +69,102 @@ impl Stage {
                 "the window is {window:?}"
             );
             if applied.is_empty() {
-                self.is_one_instant(snapshot, &holds, round)?;
+                self.is_one_instant(&snapshot.name, &holds, round)?;
             }
             self.held.insert(snapshot.id, holds);
         }
+        self.points(round, applied.is_empty()).await?;
         let there: BTreeSet<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
         for gone in self.held.keys().copied().collect::<Vec<_>>() {
             if !there.contains(&gone) {
-                let asked = |act: &Act| matches!(act, Act::Destroy(id) if *id == gone);
+                let asked = |act: &Act| match act {
+                    Act::Destroy(id) => *id == gone,
+                    Act::Convert(id, point) => *id == gone && self.points.contains_key(point),
+                    _ => false,
+                };
                 ensure!(round.acts.iter().any(asked), "snapshot {gone} is gone");
-                self.held.remove(&gone);
+                let held = self.held.remove(&gone).unwrap_or_default();
+                self.gone.insert(gone.0, held);
+            }
+        }
+        self.exports_are_true(round)
+    }
+
+    /// Reference points hold what was there at their instants, as long as they keep it.
+    async fn points(&mut self, round: &Round, judge_instant: bool) -> Result<(), String> {
+        let points = self.engine.reference_points(None).await.map_err(say)?;
+        for point in &points {
+            let converted = round.acts.iter().find_map(|act| match act {
+                Act::Convert(snapshot, id) if *id == point.id => self.held.get(snapshot),
+                _ => None,
+            });
+            if let Some(converted) = converted {
+                ensure!(!point.keeps_data, "a converted snapshot keeps its data");
+                self.points.insert(point.id, converted.clone());
+            }
+            let known = self.points.get(&point.id);
+            if !point.keeps_data {
+                ensure!(known.is_some(), "point {} came from nowhere", point.id);
+                continue;
+            }
+            let holds = content_of_point(&self.world, point)?;
+            if let Some(held) = known {
+                ensure!(holds == *held, "a point held {held:?} and holds {holds:?}");
+                continue;
+            }
+            let window = point.cut.common_window_us;
+            ensure!(
+                window.is_none_or(|window| window >= 0),
+                "the window is {window:?}"
+            );
+            if judge_instant {
+                self.is_one_instant(&point.name, &holds, round)?;
+            }
+            self.points.insert(point.id, holds);
+        }
+        for gone in self.points.keys().copied().collect::<Vec<_>>() {
+            if !points.iter().any(|point| point.id == gone) {
+                let asked = |act: &Act| matches!(act, Act::DestroyPoint(id) if *id == gone);
+                ensure!(round.acts.iter().any(asked), "point {gone} is gone");
+                let held = self.points.remove(&gone).unwrap_or_default();
+                self.gone.insert(gone.0, held);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every export restores to what was there at its instant, its chain included.
+    fn exports_are_true(&self, round: &Round) -> Result<(), String> {
+        for (directory, export) in self.world.exports() {
+            let disks = export.order.members.iter().flat_map(|m| &m.disks);
+            for disk in disks {
+                // Nobody takes or leaves disks here, nor changes files by hand.
+                if let Read::Full { reason: Some(why) } = &disk.content {
+                    let no_member = why.contains("takes no part");
+                    ensure!(no_member, "{} was copied whole: {why}", disk.name);
+                }
+            }
+            let id = export.order.instant.id;
+            let held = self.held.get(&SnapshotId(id));
+            let held = held.or_else(|| self.points.get(&ReferencePointId(id)));
+            let Some(held) = held.or_else(|| self.gone.get(&id)) else {
+                return Err(format!("an export of {id}, which nobody knows"));
+            };
+            let holds = content_of_export(&self.world, &directory)?;
+            ensure!(
+                holds == *held,
+                "{} restores to {holds:?}, and there was {held:?}: {:?}",
+                directory.display(),
+                export.order
+            );
+        }
+        for (act, end) in &round.ends {
+            if let Act::Export(.., number) = act {
+                let there = self.world.export(&directory(*number)).is_some();
+                ensure!(
+                    there == end.is_ok(),
+                    "{act:?} ended {end:?}, there: {there}"
+                );
             }
         }
         Ok(())
@@ -241,7 +329,7 @@ impl Stage {
 
     fn is_one_instant(
         &self,
-        snapshot: &Snapshot,
+        name: &str,
         holds: &BTreeMap<MachineId, Content>,
         round: &Round,
     ) -> Result<(), String> {
@@ -263,8 +351,7 @@ impl Stage {
                 let without = self.guests.without_cause(effects, *first, causes);
                 ensure!(
                     without.is_none(),
-                    "{}: an effect without its cause: {without:?}",
-                    snapshot.name
+                    "{name}: an effect without its cause: {without:?}"
                 );
             }
         }
@@ -309,6 +396,13 @@ impl Stage {
         ensure!(holds == held, "the next one holds {holds:?} of {held:?}");
         for snapshot in self.engine.snapshots(None).await.map_err(say)? {
             let destroy = async || self.engine.destroy_snapshot(snapshot.id, None).await;
+            let started = patiently(destroy).await;
+            let started = started.map_err(|error| format!("destroying: {error}"))?;
+            let job = self.engine.wait_job(started.job).await.map_err(say)?;
+            ensure!(job.state == JobState::Completed, "destroying: {job:?}");
+        }
+        for point in self.engine.reference_points(None).await.map_err(say)? {
+            let destroy = async || self.engine.destroy_reference_point(point.id, None).await;
             let started = patiently(destroy).await;
             let started = started.map_err(|error| format!("destroying: {error}"))?;
             let job = self.engine.wait_job(started.job).await.map_err(say)?;

@@ -1,22 +1,28 @@
 //! Machines in collections that overlap, and rounds of what is done to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use isochron_engine::model::{
-    CollectionId, CollectionKind, Consistency, JobId, JobState, MachineId, Power, SnapshotId,
-    SnapshotKind,
+    CollectionId, CollectionKind, Consistency, JobId, JobState, MachineId, Power, ReferencePointId,
+    SnapshotId, SnapshotKind,
 };
-use isochron_engine::{CreateSnapshot, Engine, EngineError, PowerChange};
-use isochron_sim::{Daemon, Fault, Survey, When, World};
+use isochron_engine::ports::Content as Read;
+use isochron_engine::{
+    CreateReferencePoint, CreateSnapshot, Engine, EngineError, ExportBase, ExportRequest, Exports,
+    PowerChange,
+};
+use isochron_sim::{Daemon, Fault, StoredExport, Survey, When, World};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use super::Random;
 use crate::guests::Guests;
-use crate::scene::{Content, open};
+use crate::scene::{Content, full, open};
 
 /// Something that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +32,12 @@ pub enum Act {
     Apply(SnapshotId),
     ApplyTo(SnapshotId, MachineId),
     Destroy(SnapshotId),
+    CreatePoint(CollectionId, Consistency),
+    Convert(SnapshotId, ReferencePointId),
+    RemoveData(ReferencePointId),
+    DestroyPoint(ReferencePointId),
+    /// To a directory of this number.
+    Export(Exports, Option<ExportBase>, bool, usize),
     Turn(MachineId, PowerChange),
     /// Cancels whatever job can be cancelled.
     Cancel,
@@ -53,6 +65,14 @@ pub struct Stage {
     pub guests: Guests,
     /// What each snapshot held when it was seen first.
     pub held: BTreeMap<SnapshotId, BTreeMap<MachineId, Content>>,
+    /// What each reference point held at its instant.
+    pub points: BTreeMap<ReferencePointId, BTreeMap<MachineId, Content>>,
+    /// What is held by what is gone, for its exports.
+    pub gone: BTreeMap<Uuid, BTreeMap<MachineId, Content>>,
+    /// Whether it is the history of a backup.
+    pub backup: bool,
+    /// Exports that were asked for.
+    pub exports: usize,
     /// Jobs of the rounds that are over.
     pub jobs: BTreeSet<JobId>,
     /// All there was at the beginning.
@@ -135,6 +155,10 @@ impl Stage {
             targets,
             guests: Guests::default(),
             held: BTreeMap::new(),
+            points: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            backup: seed % 2 == 0,
+            exports: 0,
             jobs: BTreeSet::new(),
             bare,
             told: Vec::new(),
@@ -211,11 +235,98 @@ impl Stage {
         told.collect()
     }
 
-    fn choose(&self, random: &mut Random) -> Act {
+    /// How many disks were exported in full, and as differences.
+    pub fn exported(&self) -> [usize; 2] {
+        let exports = self.world.exports();
+        let orders = exports.values().map(|export| &export.order);
+        let disks = orders.flat_map(|order| order.members.iter().flat_map(|m| &m.disks));
+        let mut exported = [0; 2];
+        for disk in disks {
+            exported[usize::from(matches!(disk.content, Read::Since(_)))] += 1;
+        }
+        exported
+    }
+
+    fn choose_instant(&self, random: &mut Random) -> Option<Exports> {
+        let snapshots = self.held.keys().copied().map(Exports::Snapshot);
+        let all: Vec<_> = snapshots
+            .chain(self.points.keys().copied().map(Exports::Point))
+            .collect();
+        (!all.is_empty()).then(|| *random.pick(&all))
+    }
+
+    /// What a backup does: instants of all, exported one after the other, each as a
+    /// difference to one that was exported.
+    fn choose_of_backup(&mut self, random: &mut Random) -> Option<Act> {
+        let all = self.targets[0];
+        Some(match random.below(9) {
+            0 => Act::Create(all, SnapshotKind::Recovery, Consistency::Crash),
+            1 => Act::CreatePoint(all, Consistency::Crash),
+            2 => Act::Convert(*self.held.keys().next()?, ReferencePointId::new()),
+            3..=7 => {
+                let what = self.choose_instant(random)?;
+                let exports = self.world.exports().into_iter();
+                let other = |export: &StoredExport| match what {
+                    Exports::Snapshot(id) => export.order.instant.id != id.0,
+                    Exports::Point(id) => export.order.instant.id != id.0,
+                };
+                let exports: Vec<_> = exports.filter(|(_, export)| other(export)).collect();
+                let base = exports.get(random.below(exports.len() + 1));
+                let base = base.map(|(directory, export)| {
+                    let id = export.order.instant.id;
+                    if self.held.contains_key(&SnapshotId(id)) {
+                        ExportBase::Snapshot(SnapshotId(id))
+                    } else if self.points.contains_key(&ReferencePointId(id)) {
+                        ExportBase::Point(ReferencePointId(id))
+                    } else {
+                        ExportBase::Directory(directory.clone())
+                    }
+                });
+                self.exports += 1;
+                let merge = base.is_some() && random.one_in(3);
+                Act::Export(what, base, merge, self.exports)
+            }
+            _ => return None,
+        })
+    }
+
+    fn choose(&mut self, random: &mut Random) -> Act {
+        if self.backup
+            && let Some(act) = self.choose_of_backup(random)
+        {
+            return act;
+        }
         use SnapshotKind::{Recovery, Standard};
         let snapshots: Vec<_> = self.held.keys().copied().collect();
+        let points: Vec<_> = self.points.keys().copied().collect();
         let (machine, _) = *random.pick(&self.machines);
-        match random.below(16) {
+        match random.below(28) {
+            16..=17 => {
+                let consistency = *random.pick(&[Consistency::Crash, Consistency::Application]);
+                Act::CreatePoint(*random.pick(&self.targets), consistency)
+            }
+            18..=19 if !snapshots.is_empty() => {
+                Act::Convert(*random.pick(&snapshots), ReferencePointId::new())
+            }
+            20 if !points.is_empty() => Act::RemoveData(*random.pick(&points)),
+            21 if !points.is_empty() => Act::DestroyPoint(*random.pick(&points)),
+            22..=27 if !(snapshots.is_empty() && points.is_empty()) => {
+                self.exports += 1;
+                let what = self.choose_instant(random).unwrap();
+                let base = match random.below(5) {
+                    0 => None,
+                    1 => {
+                        let directory = directory(1 + random.below(self.exports));
+                        Some(ExportBase::Directory(directory))
+                    }
+                    _ => self.choose_instant(random).map(|base| match base {
+                        Exports::Snapshot(id) => ExportBase::Snapshot(id),
+                        Exports::Point(id) => ExportBase::Point(id),
+                    }),
+                };
+                let merge = base.is_some() && random.one_in(3);
+                Act::Export(what, base, merge, self.exports)
+            }
             0..=5 => {
                 let (kind, consistency) = *random.pick(&[
                     (Recovery, Consistency::Crash),
@@ -378,6 +489,11 @@ impl Stage {
     }
 }
 
+/// Where the export of this number goes.
+pub fn directory(number: usize) -> PathBuf {
+    format!("/exports/{number}").into()
+}
+
 /// Measures for how long machines stand still.
 async fn watch(
     world: World,
@@ -418,6 +534,52 @@ async fn carry_out(engine: &Engine, act: &Act) -> Result<(), EngineError> {
         Act::Apply(id) => engine.apply_snapshot(*id, None).await?.job,
         Act::ApplyTo(id, machine) => engine.apply_snapshot_to(*id, *machine, None).await?.job,
         Act::Destroy(id) => engine.destroy_snapshot(*id, None).await?.job,
+        Act::CreatePoint(target, consistency) => {
+            let request = CreateReferencePoint {
+                collection: *target,
+                id: None,
+                name: None,
+                consistency: Some(*consistency),
+                ignore_excluded_disks: false,
+                owner: None,
+            };
+            engine.create_reference_point(request).await?.job
+        }
+        Act::Convert(snapshot, point) => {
+            let convert = engine.convert_snapshot(*snapshot, Some(*point), None);
+            convert.await?.job
+        }
+        Act::RemoveData(id) => engine.remove_reference_point_data(*id, None).await?.job,
+        Act::DestroyPoint(id) => engine.destroy_reference_point(*id, None).await?.job,
+        Act::Export(what, base, merge, number) => {
+            let full = full(*what, directory(*number));
+            let request = ExportRequest {
+                base: base.clone(),
+                merge: *merge,
+                ..full
+            };
+            let mut started = engine.export(request.clone()).await;
+            for _ in 0..3 {
+                if started.is_ok() {
+                    break;
+                }
+                // The members may be in use for a moment.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                started = engine.export(request.clone()).await;
+            }
+            // The base may not have been exported before, or be what is exported.
+            match started {
+                Err(_) => {
+                    let full = ExportRequest {
+                        base: None,
+                        merge: false,
+                        ..request
+                    };
+                    engine.export(full).await?.job
+                }
+                Ok(started) => started.job,
+            }
+        }
         Act::Turn(machine, change) => engine.change_power(*machine, *change, None).await?,
         Act::Cancel => {
             for job in engine.jobs().await? {
