@@ -8,7 +8,7 @@ use isochron_engine::Engine;
 use isochron_engine::model::{Consistency, Power, SnapshotKind};
 use isochron_sim::{Call, Daemon, Fault, When};
 
-use crate::scene::{Op, Scene, alone, open};
+use crate::scene::{Op, Scene, Written, alone, open};
 use crate::verdict::Happened;
 
 /// What happens at a call.
@@ -225,7 +225,7 @@ fn struck_twice_at_random() {
     );
 }
 
-const OPERATIONS: [Op; 10] = [
+const OPERATIONS: [Op; 19] = [
     Op::Create(SnapshotKind::Recovery, Consistency::Crash),
     Op::Create(SnapshotKind::Recovery, Consistency::Application),
     Op::Create(SnapshotKind::Standard, Consistency::Crash),
@@ -236,6 +236,15 @@ const OPERATIONS: [Op; 10] = [
     Op::Destroy(2),
     Op::Save,
     Op::Restore,
+    Op::CreatePoint(Consistency::Crash),
+    Op::CreatePoint(Consistency::Application),
+    Op::Convert(0),
+    Op::Convert(2),
+    Op::RemoveData,
+    Op::DestroyPoint,
+    Op::Export(Written::Full),
+    Op::Export(Written::Difference),
+    Op::Export(Written::Merged),
 ];
 
 macro_rules! everywhere {
@@ -258,4 +267,13 @@ everywhere! {
     struck_while_the_newest_snapshot_is_destroyed: 7;
     struck_while_a_machine_is_saved: 8;
     struck_while_a_machine_is_restored: 9;
+    struck_while_a_reference_point_is_created: 10;
+    struck_while_a_consistent_reference_point_is_created: 11;
+    struck_while_the_oldest_snapshot_is_converted: 12;
+    struck_while_the_newest_snapshot_is_converted: 13;
+    struck_while_a_points_data_is_removed: 14;
+    struck_while_a_point_is_destroyed: 15;
+    struck_while_a_snapshot_is_exported_in_full: 16;
+    struck_while_a_difference_is_exported: 17;
+    struck_while_a_difference_is_merged: 18;
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use isochron_engine::model::{
     Collection, CollectionId, CollectionKind, Consistency, Definition, JobId, JobState, MachineId,
-    Power, ReferencePoint, Snapshot, SnapshotId, SnapshotKind,
+    Power, ReferencePoint, ReferencePointId, Snapshot, SnapshotId, SnapshotKind,
 };
 use isochron_engine::{
-    Config, CreateSnapshot, Engine, EngineError, ExportRequest, Exports, PowerChange, Started,
+    Config, CreateReferencePoint, CreateSnapshot, Engine, EngineError, ExportBase, ExportRequest,
+    Exports, PowerChange, Started,
 };
 use isochron_sim::{Daemon, Point, Survey, When, World};
 use tokio::sync::Notify;
@@ -31,7 +32,39 @@ pub enum Op {
     Save,
     /// Of the first machine, which is saved.
     Restore,
+    /// A reference point of now.
+    CreatePoint(Consistency),
+    /// One of three snapshots becomes a reference point.
+    Convert(usize),
+    /// Of the only reference point.
+    RemoveData,
+    DestroyPoint,
+    /// Of the newest of two snapshots, the first of which was exported and became a
+    /// reference point: in full, as the difference to that, or merged with it.
+    Export(Written),
 }
+
+/// How an export is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Full,
+    Difference,
+    Merged,
+}
+
+impl Op {
+    /// Whether it goes forward once it has begun, and is not taken back.
+    pub fn goes_forward(self) -> bool {
+        matches!(
+            self,
+            Self::Destroy(_) | Self::Convert(_) | Self::RemoveData | Self::DestroyPoint
+        )
+    }
+}
+
+/// Where the base of an export is, and where the export goes.
+pub const BASE: &str = "/exports/base";
+pub const EXPORT: &str = "/exports/new";
 
 /// What a member's disks hold.
 pub type Content = BTreeSet<u64>;
@@ -47,6 +80,9 @@ pub struct Scene {
     pub guests: Guests,
     /// Snapshots taken before the operation, and what they hold.
     pub snapshots: Vec<(SnapshotId, BTreeMap<MachineId, Content>)>,
+    /// Reference points made before the operation, and what was there at their
+    /// instants.
+    pub points: Vec<(ReferencePointId, BTreeMap<MachineId, Content>)>,
     /// All there was before the operation.
     pub before: Survey,
     pub jobs_before: Vec<JobId>,
@@ -130,6 +166,18 @@ pub fn request(
         id: None,
         name: None,
         kind,
+        consistency: Some(consistency),
+        ignore_excluded_disks: false,
+        owner: None,
+    }
+}
+
+/// A reference point of now.
+pub fn point_request(collection: CollectionId, consistency: Consistency) -> CreateReferencePoint {
+    CreateReferencePoint {
+        collection,
+        id: None,
+        name: None,
         consistency: Some(consistency),
         ignore_excluded_disks: false,
         owner: None,
@@ -352,7 +400,11 @@ impl Scene {
             ("paused", &["disk0"], Power::Paused),
         ];
         for (name, disks, power) in members {
-            if *power == Power::Paused && matches!(op, Op::Create(_, Consistency::Application)) {
+            let application = matches!(
+                op,
+                Op::Create(_, Consistency::Application) | Op::CreatePoint(Consistency::Application)
+            );
+            if *power == Power::Paused && application {
                 continue; // it is refused
             }
             let id = define(&engine, world.definition(name, disks)).await;
@@ -377,6 +429,7 @@ impl Scene {
             machines,
             guests,
             snapshots: Vec::new(),
+            points: Vec::new(),
             jobs_before: Vec::new(),
             written_before: BTreeMap::new(),
             over: Arc::default(),
@@ -385,8 +438,10 @@ impl Scene {
         };
         let earlier = match op {
             Op::Create(..) | Op::Save | Op::Restore => vec![],
+            Op::CreatePoint(_) | Op::RemoveData | Op::DestroyPoint => vec![],
             Op::Apply(kind) => vec![kind],
-            Op::Destroy(_) => vec![SnapshotKind::Recovery; 3],
+            Op::Destroy(_) | Op::Convert(_) => vec![SnapshotKind::Recovery; 3],
+            Op::Export(_) => vec![SnapshotKind::Recovery; 2],
         };
         for kind in earlier {
             let request = request(collection.id, kind, Consistency::Crash);
@@ -394,6 +449,30 @@ impl Scene {
             let content = content(&scene.world, &snapshot).unwrap();
             scene.snapshots.push((snapshot.id, content));
             scene.guests.exchange(&scene.world, scene.pair());
+        }
+        if matches!(op, Op::RemoveData | Op::DestroyPoint) {
+            let request = point_request(collection.id, Consistency::Crash);
+            let started = scene.engine.create_reference_point(request).await.unwrap();
+            scene.engine.wait_job(started.job).await.unwrap();
+            let point = scene.engine.reference_point(started.point).await.unwrap();
+            let content = content_of_point(&scene.world, &point).unwrap();
+            scene.points.push((point.id, content));
+            scene.guests.exchange(&scene.world, scene.pair());
+        }
+        if matches!(op, Op::Export(_)) {
+            let (first, content) = scene.snapshots.remove(0);
+            let request = full(Exports::Snapshot(first), BASE.into());
+            let started = scene.engine.export(request).await.unwrap();
+            let job = scene.engine.wait_job(started.job).await.unwrap();
+            assert_eq!(job.state, JobState::Completed, "{job:?}");
+            let converted = scene
+                .engine
+                .convert_snapshot(first, None, None)
+                .await
+                .unwrap();
+            let job = scene.engine.wait_job(converted.job).await.unwrap();
+            assert_eq!(job.state, JobState::Completed, "{job:?}");
+            scene.points.push((converted.point, content));
         }
         if op == Op::Restore {
             scene.engine.save_machine(scene.pair()[0]).await.unwrap();
@@ -441,6 +520,9 @@ impl Scene {
             EndMergeActive,
             Commit,
             DeleteFile,
+            OpenExport,
+            CopyDisk,
+            SealExport,
         ];
         for when in [When::Before, When::After] {
             for point in points {
@@ -512,6 +594,33 @@ impl Scene {
             Op::Create(kind, consistency) => {
                 let request = request(self.collection, kind, consistency);
                 self.engine.create_snapshot(request).await
+            }
+            Op::CreatePoint(consistency) => {
+                let request = point_request(self.collection, consistency);
+                let started = self.engine.create_reference_point(request).await;
+                return started.map(|started| started.job);
+            }
+            Op::Convert(index) => {
+                let id = self.snapshots[index].0;
+                let started = self.engine.convert_snapshot(id, None, None).await;
+                return started.map(|started| started.job);
+            }
+            Op::RemoveData | Op::DestroyPoint => {
+                let id = self.points[0].0;
+                let started = match self.op {
+                    Op::RemoveData => self.engine.remove_reference_point_data(id, None).await,
+                    _ => self.engine.destroy_reference_point(id, None).await,
+                };
+                return started.map(|started| started.job);
+            }
+            Op::Export(written) => {
+                let what = Exports::Snapshot(self.snapshots[0].0);
+                let request = ExportRequest {
+                    base: (written != Written::Full).then(|| ExportBase::Point(self.points[0].0)),
+                    merge: written == Written::Merged,
+                    ..full(what, EXPORT.into())
+                };
+                return self.engine.export(request).await.map(|started| started.job);
             }
             Op::Apply(_) => self.engine.apply_snapshot(self.snapshots[0].0, None).await,
             Op::Destroy(index) => {

@@ -2,6 +2,7 @@
 //! nothing: that is asserted with each.
 
 pub mod host;
+mod points;
 mod returning;
 mod single;
 mod taking;

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use isochron_engine::Engine;
 use isochron_engine::model::{
-    Consistency, Job, JobKind, JobState, MachineId, Power, Snapshot, SnapshotKind,
+    Consistency, CutReport, Job, JobKind, JobState, MachineId, Power, Snapshot, SnapshotKind,
 };
+use isochron_engine::{ExportBase, ExportRequest, Exports};
 use isochron_sim::{MachineState, Survey};
 
-use crate::scene::{Content, Op, Scene, content, disagreements, request};
+use crate::scene::{
+    BASE, Content, EXPORT, Op, Scene, content, content_of_export, content_of_point, disagreements,
+    full, request,
+};
 
 /// What happened to the world besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +50,16 @@ impl Scene {
         let stood = *self.stood.lock().unwrap();
         let limit = match self.op {
             Op::Apply(_) | Op::Save | Op::Restore => Duration::from_secs(600),
-            Op::Create(_, Consistency::Application) => Duration::from_secs(21),
+            Op::Create(_, Consistency::Application) | Op::CreatePoint(Consistency::Application) => {
+                Duration::from_secs(21)
+            }
             _ => Duration::from_secs(11),
         };
         ensure!(stood <= limit, "a guest stood for {stood:?}");
 
         let snapshots = engine.snapshots(None).await.map_err(|e| e.to_string())?;
         let done = self.done(engine, &snapshots).await?;
+        self.points_are_true(engine).await?;
         self.job_is_true(engine, done).await?;
         if happened == Happened::PowerLoss {
             for member in &self.machines {
@@ -70,7 +77,7 @@ impl Scene {
         }
         self.nothing_lost(engine, &snapshots, done, happened)
             .await?;
-        if !done && !matches!(self.op, Op::Destroy(_)) && happened != Happened::PowerLoss {
+        if !done && !self.op.goes_forward() && happened != Happened::PowerLoss {
             let (now, before) = (sorted(self.world.survey()), sorted(self.before.clone()));
             ensure!(now == before, "it was {before:#?} and is {now:#?}");
         }
@@ -134,14 +141,41 @@ impl Scene {
         let is_old = |s: &&Snapshot| self.snapshots.iter().any(|(id, _)| *id == s.id);
         let old = snapshots.iter().filter(is_old).count();
         let new = snapshots.len() - old;
+        let points = engine.reference_points(None).await;
+        let points = points.map_err(|e| e.to_string())?;
         match self.op {
             Op::Create(..) => {
                 ensure!(new <= 1, "{new} new snapshots");
                 if let Some(snapshot) = snapshots.iter().find(|s| !is_old(s)) {
-                    self.is_one_instant(snapshot)?;
+                    let content = content(&self.world, snapshot)?;
+                    self.is_one_instant(&snapshot.cut, content)?;
                 }
                 Ok(new == 1)
             }
+            Op::CreatePoint(_) => {
+                ensure!(points.len() <= 1, "{} new points", points.len());
+                if let Some(point) = points.first() {
+                    ensure!(point.keeps_data, "it does not keep its data");
+                    let content = content_of_point(&self.world, point)?;
+                    self.is_one_instant(&point.cut, content)?;
+                }
+                Ok(points.len() == 1)
+            }
+            Op::Convert(_) => {
+                let done = old + 1 == self.snapshots.len();
+                ensure!(
+                    points.len() == usize::from(done) && (done || old == self.snapshots.len()),
+                    "{old} snapshots and {} points",
+                    points.len()
+                );
+                Ok(done)
+            }
+            Op::RemoveData => {
+                ensure!(points.len() == 1, "{} points", points.len());
+                Ok(!points[0].keeps_data)
+            }
+            Op::DestroyPoint => Ok(points.is_empty()),
+            Op::Export(_) => Ok(self.world.export(EXPORT.as_ref()).is_some()),
             Op::Destroy(_) => Ok(old + 1 == self.snapshots.len()),
             Op::Save | Op::Restore => {
                 let machine = engine.machine(self.pair()[0]).await;
@@ -167,18 +201,88 @@ impl Scene {
         }
     }
 
-    fn is_one_instant(&self, snapshot: &Snapshot) -> Result<(), String> {
+    /// Reference points keep what they kept, exports restore to what was there, and
+    /// from every point that is left a true difference can be told.
+    async fn points_are_true(&self, engine: &Engine) -> Result<(), String> {
+        for (id, held) in &self.points {
+            match engine.reference_point(*id).await {
+                Ok(point) if point.keeps_data => {
+                    let holds = content_of_point(&self.world, &point)?;
+                    ensure!(holds == *held, "a point held {held:?} and holds {holds:?}");
+                }
+                Ok(_) => {}
+                Err(error) => ensure!(self.op == Op::DestroyPoint, "a point is gone: {error}"),
+            }
+        }
+        if let Op::Export(_) = self.op {
+            let base = content_of_export(&self.world, BASE.as_ref())?;
+            ensure!(base == self.points[0].1, "the base restores to {base:?}");
+            if self.world.export(EXPORT.as_ref()).is_some() {
+                let holds = content_of_export(&self.world, EXPORT.as_ref())?;
+                let held = &self.snapshots[0].1;
+                ensure!(
+                    holds == *held,
+                    "it restores to {holds:?}, and there was {held:?}"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The next backup works: a snapshot is exported in full and as a difference to
+    /// every point that was exported, and restores to what it holds.
+    async fn is_exported(&self, engine: &Engine, taken: &Snapshot) -> Result<(), String> {
+        let held = content(&self.world, taken)?;
+        let points = engine.reference_points(None).await;
+        let mut bases = vec![None];
+        for point in points.map_err(|e| e.to_string())? {
+            if !point.exports.is_empty() {
+                bases.push(Some(ExportBase::Point(point.id)));
+            }
+        }
+        for (index, base) in bases.into_iter().enumerate() {
+            let directory = format!("/exports/next-{index}");
+            let request = ExportRequest {
+                require_difference: base.is_some(),
+                base,
+                ..full(Exports::Snapshot(taken.id), directory.clone().into())
+            };
+            let mut started = engine.export(request.clone()).await;
+            for _ in 0..60 {
+                if started.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                started = engine.export(request.clone()).await;
+            }
+            let started = started.map_err(|error| format!("the next export: {error}"))?;
+            let job = engine.wait_job(started.job).await;
+            let job = job.map_err(|error| error.to_string())?;
+            ensure!(job.state == JobState::Completed, "the next export: {job:?}");
+            let holds = content_of_export(&self.world, directory.as_ref())?;
+            ensure!(
+                holds == held,
+                "the next export restores to {holds:?} of {held:?}"
+            );
+        }
+        Ok(())
+    }
+
+    fn is_one_instant(
+        &self,
+        cut: &CutReport,
+        content: BTreeMap<MachineId, Content>,
+    ) -> Result<(), String> {
         ensure!(
-            snapshot.members.len() == self.machines.len(),
-            "a snapshot of {} members",
-            snapshot.members.len()
+            content.len() == self.machines.len(),
+            "it has {} members",
+            content.len()
         );
-        let window = snapshot.cut.common_window_us;
+        let window = cut.common_window_us;
         ensure!(
             window.is_some_and(|window| window >= 0),
             "the window is {window:?}"
         );
-        let content = content(&self.world, snapshot)?;
         for (machine, holds) in &content {
             let written = self.guests.written(*machine);
             let until: Content = written[..holds.len().min(written.len())]
@@ -209,6 +313,11 @@ impl Scene {
             Op::Create(..) => JobKind::CreateSnapshot,
             Op::Apply(_) => JobKind::ApplySnapshot,
             Op::Destroy(_) => JobKind::DestroySnapshot,
+            Op::CreatePoint(_) => JobKind::CreateReferencePoint,
+            Op::Convert(_) => JobKind::ConvertSnapshot,
+            Op::RemoveData => JobKind::RemoveReferencePointData,
+            Op::DestroyPoint => JobKind::DestroyReferencePoint,
+            Op::Export(_) => JobKind::ExportSnapshot,
             Op::Save => JobKind::SaveMachine,
             Op::Restore => JobKind::RestoreMachine,
         };
@@ -221,7 +330,7 @@ impl Scene {
         };
         let completed = job.state == JobState::Completed;
         // Destroying goes forward: a job that failed may have destroyed.
-        let forward = matches!(self.op, Op::Destroy(_)) && done;
+        let forward = self.op.goes_forward() && done;
         ensure!(completed == done || forward, "done: {done}, but {job:?}");
         ensure!(completed || job.error.is_some(), "no reason: {job:?}");
         Ok(())
@@ -336,6 +445,7 @@ impl Scene {
             .map_err(|e| e.to_string())?;
         let holds = content(&self.world, &taken)?;
         ensure!(holds == held, "the next one holds {holds:?} of {held:?}");
+        self.is_exported(engine, &taken).await?;
         self.guests.exchange(&self.world, self.pair());
         let started = engine.destroy_snapshot(started.snapshot, None).await;
         let started = started.map_err(|error| format!("destroying the next one: {error}"))?;
