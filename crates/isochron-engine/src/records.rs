@@ -221,7 +221,7 @@ impl Records {
     /// `false` where the store still does not say.
     async fn settle_all(&self, unsure: &mut Unsure) -> bool {
         while let Some(told) = unsure.first() {
-            let written = match told.first() {
+            let written = match told.iter().find(|told| told.before != told.now) {
                 Some(first) => first.holds(self.store.as_ref()).await,
                 None => Ok(false),
             };
