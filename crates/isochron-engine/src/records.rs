@@ -213,15 +213,18 @@ impl Records {
 
     /// Asks the store what became of transactions that it did not say, and tells it.
     pub(crate) async fn settle(&self) {
-        if self.doubt.load(Ordering::Acquire) {
-            self.settle_all(&mut *self.writing.lock().await).await;
+        // Within a transaction, which holds it, this was done at its beginning.
+        if self.doubt.load(Ordering::Acquire)
+            && let Ok(mut unsure) = self.writing.try_lock()
+        {
+            self.settle_all(&mut unsure).await;
         }
     }
 
     /// `false` where the store still does not say.
     async fn settle_all(&self, unsure: &mut Unsure) -> bool {
         while let Some(told) = unsure.first() {
-            let written = match told.iter().find(|told| told.before != told.now) {
+            let written = match told.first() {
                 Some(first) => first.holds(self.store.as_ref()).await,
                 None => Ok(false),
             };
@@ -296,10 +299,12 @@ impl Records {
     }
 
     pub(crate) async fn begin(&self) -> Transaction<'_> {
+        let mut alone = self.writing.lock().await;
         Transaction {
+            sure: self.settle_all(&mut alone).await,
             records: self,
             store: &self.store,
-            alone: self.writing.lock().await,
+            alone,
             read: BTreeMap::new(),
             writes: BTreeMap::new(),
         }
@@ -311,6 +316,8 @@ pub(crate) struct Transaction<'a> {
     records: &'a Records,
     store: &'a Arc<dyn Store>,
     alone: MutexGuard<'a, Unsure>,
+    /// What was told last was known when it began, and so what refers to what.
+    sure: bool,
     read: BTreeMap<String, Option<Record>>,
     writes: BTreeMap<String, Option<Vec<u8>>>,
 }
@@ -413,8 +420,8 @@ impl Transaction<'_> {
 
     /// Makes all writes if nothing that was read has changed, and tells of them.
     pub(crate) async fn commit(mut self) -> Result<(), EngineError> {
-        // What was told last must be known before it is written over.
-        if !self.records.settle_all(&mut self.alone).await {
+        // What was told last must be known before it is read and written over.
+        if !self.sure {
             return Err(EngineError::failed(
                 "the store does not say what became of the last change",
             ));

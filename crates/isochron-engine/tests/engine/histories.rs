@@ -123,6 +123,7 @@ fn random_histories() {
                         calls: Vec::new(),
                         done: 0,
                         struck: 0,
+                        exported: [0; 2],
                     });
                     let mut sum = sum.lock().unwrap();
                     sum.done += told.done;

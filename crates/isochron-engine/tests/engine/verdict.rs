@@ -43,10 +43,10 @@ fn sorted(mut survey: Survey) -> Survey {
 }
 
 /// How many files there are, and how long each disk's chain is.
-fn shape(survey: &Survey) -> (usize, Vec<(Option<MachineId>, Vec<usize>)>) {
+fn shape(survey: &Survey) -> (usize, Vec<Vec<usize>>) {
     let chains = survey.processes.iter().map(|process| {
         let chains = process.chains.values();
-        (process.machine, chains.map(Vec::len).collect())
+        chains.map(Vec::len).collect()
     });
     (survey.files.len(), chains.collect())
 }

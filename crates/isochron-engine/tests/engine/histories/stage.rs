@@ -157,7 +157,7 @@ impl Stage {
             held: BTreeMap::new(),
             points: BTreeMap::new(),
             gone: BTreeMap::new(),
-            backup: seed % 2 == 0,
+            backup: seed.is_multiple_of(2),
             exports: 0,
             jobs: BTreeSet::new(),
             bare,
