@@ -12,7 +12,7 @@ use crate::collections::{check_name, exists};
 use crate::cut::resume;
 use crate::layers::chain;
 use crate::model::{
-    Definition, Disk, DiskDefinition, Layer, LayerId, Machine, MachineId, Origin, Power,
+    Definition, Disk, DiskDefinition, Layer, LayerId, Machine, MachineId, Origin, Power, SavedState,
 };
 use crate::ports::{HypervisorError, LiveMachine, Start};
 use crate::records::{activity_key, collection_key, layer_key, machine_key, machine_name_key};
@@ -57,12 +57,44 @@ impl Engine {
     /// or image in use.
     pub async fn define_machine(&self, definition: Definition) -> Result<Machine, EngineError> {
         let target = format!("machine {}", definition.name);
-        self.perform(Operation::DefineMachine, target, self.define(definition))
-            .await
+        let define = self.define(definition, None);
+        self.perform(Operation::DefineMachine, target, define).await
     }
 
-    async fn define(&self, mut definition: Definition) -> Result<Machine, EngineError> {
+    /// Defines a machine that is saved: started, it goes on from this memory, on the
+    /// disks of its definition as they are. The file is the engine's from then on, and
+    /// goes when the machine has gone on.
+    ///
+    /// # Errors
+    /// As [`define_machine`](Self::define_machine); `InvalidParameter` also where the
+    /// file is not there or has another length.
+    pub async fn define_saved_machine(
+        &self,
+        definition: Definition,
+        saved: SavedState,
+    ) -> Result<Machine, EngineError> {
+        let target = format!("machine {}", definition.name);
+        let define = self.define(definition, Some(saved));
+        self.perform(Operation::DefineMachine, target, define).await
+    }
+
+    async fn define(
+        &self,
+        mut definition: Definition,
+        mut saved: Option<SavedState>,
+    ) -> Result<Machine, EngineError> {
         self.confine_definition(&mut definition).await?;
+        if let Some(SavedState { memory, .. }) = &mut saved {
+            memory.path = self.confine(&memory.path).await?;
+            let found = self.inner.hypervisor.file_size(&memory.path).await?;
+            if found != Some(memory.bytes) {
+                return Err(EngineError::invalid(format!(
+                    "the memory {} is not there, or not of {} bytes",
+                    memory.path.display(),
+                    memory.bytes
+                )));
+            }
+        }
         check_name(&definition.name)?;
         for (index, disk) in definition.disks.iter_mut().enumerate() {
             if disk.name.is_empty() {
@@ -97,7 +129,7 @@ impl Engine {
                 current: None,
                 last_applied: None,
                 notes: String::new(),
-                saved: None,
+                saved,
                 created_at: self.inner.clock.now(),
             },
             layers,

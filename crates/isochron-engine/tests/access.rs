@@ -9,10 +9,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use isochron_engine::model::{
-    CollectionId, CollectionKind, Definition, JobId, JobKind, MachineId, SnapshotId, SnapshotKind,
+    CollectionId, CollectionKind, Definition, JobId, JobKind, MachineId, MemoryState,
+    ReferencePointId, SavedState, SnapshotId, SnapshotKind,
 };
 use isochron_engine::{
-    Act, Audit, Caller, Config, CreateSnapshot, Engine, EngineError, ErrorKind, Operation, Role,
+    Act, Audit, Caller, Config, CreateReferencePoint, CreateSnapshot, Engine, EngineError,
+    ErrorKind, ExportRequest, Exports, Operation, Role,
 };
 use isochron_sim::World;
 
@@ -37,9 +39,21 @@ fn attempts(definition: &Definition, engine: &Engine) -> Vec<(&'static str, Role
     use Role::{Administrator, Operator};
     let (machine, collection) = (MachineId::new(), CollectionId::new());
     let (snapshot, job) = (SnapshotId::new(), JobId::new());
-    let member = CollectionId::new();
+    let (member, point) = (CollectionId::new(), ReferencePointId::new());
     let mut definition = definition.clone();
     definition.name = String::new();
+    let memory = MemoryState {
+        path: "/nowhere".into(),
+        bytes: 1,
+    };
+    let machine_type = None;
+    let saved = (
+        definition.clone(),
+        SavedState {
+            memory,
+            machine_type,
+        },
+    );
     macro_rules! attempt {
         ($name:literal, $role:ident, $engine:ident => $call:expr) => {{
             let $engine = engine.clone();
@@ -59,6 +73,28 @@ fn attempts(definition: &Definition, engine: &Engine) -> Vec<(&'static str, Role
         })),
         attempt!("apply", Operator, e => e.apply_snapshot(snapshot, None)),
         attempt!("destroy", Operator, e => e.destroy_snapshot(snapshot, None)),
+        attempt!("convert", Operator, e => e.convert_snapshot(snapshot, None, None)),
+        attempt!("create point", Operator, e => e.create_reference_point(CreateReferencePoint {
+            collection,
+            id: None,
+            name: None,
+            consistency: None,
+            ignore_excluded_disks: false,
+            owner: None,
+        })),
+        attempt!("remove data", Operator, e => e.remove_reference_point_data(point, None)),
+        attempt!("destroy point", Operator, e => e.destroy_reference_point(point, None)),
+        attempt!("export", Operator, e => e.export(ExportRequest {
+            what: Exports::Point(point),
+            directory: "/nowhere".into(),
+            base: None,
+            merge: false,
+            copy_storage: true,
+            limit: None,
+            disks: None,
+            require_difference: false,
+            owner: None,
+        })),
         attempt!("cancel", Operator, e => e.cancel_job(job)),
         attempt!("start", Operator, e => e.start_machine(machine)),
         attempt!("shut down", Operator, e => e.shut_down_machine(machine, Duration::ZERO)),
@@ -66,6 +102,7 @@ fn attempts(definition: &Definition, engine: &Engine) -> Vec<(&'static str, Role
         attempt!("pause", Operator, e => e.pause_machine(machine)),
         attempt!("resume", Operator, e => e.resume_machine(machine)),
         attempt!("define", Administrator, e => e.define_machine(definition)),
+        attempt!("define saved", Administrator, e => e.define_saved_machine(saved.0, saved.1)),
         attempt!("attach", Administrator, e => e.attach_machine("x", "/nowhere".into(), None)),
         attempt!("undefine", Administrator, e => e.undefine_machine(machine)),
         attempt!("rename", Administrator, e => e.rename_machine(machine, "y")),
@@ -94,7 +131,7 @@ async fn every_change_takes_its_role_and_the_audit_is_told() {
             let error = attempt.await.unwrap_err();
             let denied = error.kind == ErrorKind::AccessDenied;
             // Of paths of their own, only root may name any.
-            let confined = ["define", "attach"].contains(&name);
+            let confined = ["define", "define saved", "attach", "export"].contains(&name);
             assert_eq!(
                 denied,
                 role < least || confined,

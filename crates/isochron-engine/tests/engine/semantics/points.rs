@@ -474,6 +474,33 @@ answers! {
         assert_eq!(host.engine.snapshot(snapshot.id).await.unwrap().exports, []);
     }
 
+    a_machine_comes_back_saved_from_what_was_exported(host) {
+        let a = host.running("a").await;
+        let all = host.collection("all", &[a]).await;
+        host.put(a, 1);
+        host.put(a, 2);
+        let started = host.engine.create_snapshot(standard(all)).await;
+        host.completed(started.clone()).await;
+        let snapshot = host.engine.snapshot(started.unwrap().snapshot).await.unwrap();
+        let member = &snapshot.members[0];
+        let saved = SavedState {
+            memory: member.memory.clone().unwrap(),
+            machine_type: member.machine_type.clone(),
+        };
+        let definition = host.world.definition("b", &["disk0"]);
+        let mut torn = saved.clone();
+        torn.memory.bytes += 1;
+        let refused = host.engine.define_saved_machine(definition.clone(), torn);
+        host.refused(ErrorKind::InvalidParameter, refused).await;
+        let b = host.engine.define_saved_machine(definition, saved).await.unwrap().id;
+        assert_eq!(host.engine.power(b).await.unwrap(), Power::Saved);
+        host.engine.start_machine(b).await.unwrap();
+        assert_eq!(host.engine.power(b).await.unwrap(), Power::Running);
+        assert_eq!(host.world.guest_memory(b).unwrap(), 2, "it goes on with two writes");
+        assert_eq!(host.engine.machine(b).await.unwrap().saved, None);
+        host.sound().await;
+    }
+
     what_has_reference_points_stays(host) {
         let a = host.off("a").await;
         let all = host.collection("all", &[a]).await;
