@@ -104,6 +104,7 @@ pub(crate) async fn collect(
     }
     let mut done = 0_u32;
     let mut retries = 3;
+    let mut remembered = false;
     loop {
         let machine = inner.machine(id).await?;
         let layers = inner.records.layers(id).await?;
@@ -111,6 +112,14 @@ pub(crate) async fn collect(
         let Some(step) = next_step(&layers, &needs) else {
             break;
         };
+        if !remembered {
+            // Whoever made the step possible may not have: a layer that was followed
+            // can go when a cut has frozen what stands on it.
+            let mut transaction = inner.records.begin().await;
+            transaction.needs_collecting(id)?;
+            transaction.commit().await?;
+            remembered = true;
+        }
         let told = |percent: u8| {
             // How many steps there will be is not known; each closes half the gap.
             let rest = 100.0 / f64::from(2_u32.saturating_pow(done));
