@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use isochron_cim::{
-    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, IndicationStream,
-    Instance, InstanceStream, Invocation, Name, ObjectPath, Outcome, QualifierDecl, RequestContext,
-    Status,
+    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, EventStream,
+    IndicationStream, Instance, InstanceStream, Invocation, Name, ObjectPath, Outcome,
+    QualifierDecl, RequestContext, Status,
 };
 
 use crate::audit::{AuditLog, Wrong};
@@ -116,6 +116,15 @@ impl CimServer for AuditedServer {
 
     fn indications(&self) -> IndicationStream {
         self.server.indications()
+    }
+
+    async fn events(
+        &self,
+        cx: &RequestContext,
+        language: &str,
+        query: &str,
+    ) -> Result<EventStream, CimError> {
+        self.server.events(cx, language, query).await
     }
 
     async fn get_instance(

@@ -28,8 +28,8 @@ pub use name::Name;
 pub use path::{ObjectPath, ParsePathError};
 pub use repository::{AssociationEnd, Place, Repository, SchemaError};
 pub use server::{
-    AssociationFilter, Change, ChangeKind, ChangeStream, CimServer, ClassQuery, Indication,
-    IndicationStream, InstanceStream, Invocation, MethodTarget, Outcome, Principal, RequestContext,
-    Role,
+    AssociationFilter, Change, ChangeKind, ChangeStream, CimServer, ClassQuery, EventStream,
+    Indication, IndicationStream, InstanceStream, Invocation, MethodTarget, Outcome, Principal,
+    RequestContext, Role,
 };
 pub use value::{CimType, Embedded, TypedValue, Value, ValueError};

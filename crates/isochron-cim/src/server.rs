@@ -147,6 +147,10 @@ pub struct Indication {
 /// Indications as they happen; a reader is treated as one of a [`ChangeStream`] is.
 pub type IndicationStream = BoxStream<'static, Indication>;
 
+/// What a query selects of what happens, as it happens: events as those who asked for
+/// them see them. A reader is treated as one of a [`ChangeStream`] is.
+pub type EventStream = BoxStream<'static, Instance>;
+
 /// Which classes to list.
 #[derive(Clone, Debug, Default)]
 pub struct ClassQuery {
@@ -271,6 +275,20 @@ pub trait CimServer: Send + Sync + 'static {
     /// What else happens from now on.
     fn indications(&self) -> IndicationStream {
         stream::pending().boxed()
+    }
+
+    /// What a query (`SELECT * FROM CIM_InstModification WHERE ...`, or one for Windows'
+    /// events) selects of what happens in the namespace from now on.
+    ///
+    /// # Errors
+    /// `QUERY_LANGUAGE_NOT_SUPPORTED`, `INVALID_QUERY`.
+    async fn events(
+        &self,
+        _cx: &RequestContext,
+        _language: &str,
+        _query: &str,
+    ) -> Result<EventStream, CimError> {
+        Err(CimError::not_supported("this server tells of no events"))
     }
 
     /// One instance with all its properties (DSP0200 §5.4.2.2).

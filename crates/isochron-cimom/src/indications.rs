@@ -26,8 +26,8 @@ use std::time::Duration;
 use futures::future::FutureExt;
 use futures::stream::StreamExt;
 use isochron_cim::{
-    AssociationFilter, Change, CimError, CimServer, Indication, Instance, Name, ObjectPath,
-    Repository, Value,
+    AssociationFilter, Change, CimError, CimServer, EventStream, Indication, Instance, Name,
+    ObjectPath, Repository, Value,
 };
 use tokio::task::AbortHandle;
 
@@ -304,6 +304,62 @@ impl Indications {
         self.dispatch(&indication.namespace, |filter, tree| {
             filter.of_indication(indication, tree)
         });
+    }
+
+    /// What a query selects of what happens in a namespace from now on, for a reader of
+    /// its own: no filter is stored for it, and nothing of it survives the reader.
+    pub(crate) async fn events(
+        &self,
+        namespace: &str,
+        language: &str,
+        query: &str,
+    ) -> Result<EventStream, CimError> {
+        let mut described = Instance::new(FILTER);
+        described
+            .set("QueryLanguage", language)
+            .set("Query", query)
+            .set("SourceNamespaces", vec![namespace]);
+        let filter = Arc::new(self.check_filter(&described).await?);
+        let keeper = self.interop.keeper();
+        let changed = manager::changes(&*self.provider, keeper);
+        let told = manager::indications(&*self.provider, keeper);
+        let (of_changes, of_others) = (
+            (self.this.clone(), filter.clone()),
+            (self.this.clone(), filter),
+        );
+        let changed = changed.filter_map(move |change| {
+            let (this, filter) = &of_changes;
+            let event = this.upgrade().and_then(|this| {
+                this.through(filter, &change.namespace, |tree| {
+                    filter.of_change(&change, &this.system[1], tree)
+                })
+            });
+            std::future::ready(event)
+        });
+        let told = told.filter_map(move |indication| {
+            let (this, filter) = &of_others;
+            let event = this.upgrade().and_then(|this| {
+                this.through(filter, &indication.namespace, |tree| {
+                    filter.of_indication(&indication, tree)
+                })
+            });
+            std::future::ready(event)
+        });
+        Ok(futures::stream::select(changed, told).boxed())
+    }
+
+    /// What a filter makes of something in a namespace, if it is one of the filter's.
+    fn through(
+        &self,
+        filter: &Filter,
+        namespace: &str,
+        of: impl FnOnce(&Tree) -> Option<Instance>,
+    ) -> Option<Instance> {
+        let namespace = namespace_key(namespace);
+        match filter.namespaces().contains(&namespace) {
+            true => of(&self.tree(&namespace)?),
+            false => None,
+        }
     }
 
     /// Puts what a filter lets through into the queues of those who subscribed.

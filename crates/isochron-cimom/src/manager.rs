@@ -9,9 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use isochron_cim::{
-    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, IndicationStream,
-    Instance, InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, Principal,
-    QualifierDecl, Repository, RequestContext, Role, SchemaError, Status,
+    AssociationFilter, ChangeStream, CimError, CimServer, Class, ClassQuery, EventStream,
+    IndicationStream, Instance, InstanceStream, Invocation, MethodTarget, Name, ObjectPath,
+    Outcome, Principal, QualifierDecl, Repository, RequestContext, Role, SchemaError, Status,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 
@@ -319,6 +319,17 @@ impl CimServer for ObjectManager {
 
     fn indications(&self) -> IndicationStream {
         indications(&*self.provider, &self.keeper)
+    }
+
+    async fn events(
+        &self,
+        cx: &RequestContext,
+        language: &str,
+        query: &str,
+    ) -> Result<EventStream, CimError> {
+        self.indications
+            .events(&cx.namespace, language, query)
+            .await
     }
 
     async fn get_instance(

@@ -8,8 +8,9 @@ mod world;
 
 use std::time::{Duration, Instant};
 
+use futures::stream::StreamExt;
 use isochron_cim::mof::{self, Declaration};
-use isochron_cim::{CimServer, Instance, Name, ObjectPath, Value};
+use isochron_cim::{CimServer, Instance, Name, ObjectPath, Status, Value};
 use isochron_cimom::{Delivery, Limits};
 use world::listener::{Answer, TestListener, sequence};
 use world::{ADMINISTRATOR, Client, FAST, World};
@@ -244,6 +245,33 @@ async fn both_languages_tell_of_what_their_filter_lets_through() {
     );
     let numbers: Vec<i128> = told.iter().map(|told| sequence(told).1).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn who_reads_events_needs_no_filter() {
+    let test = Test::new().await;
+    let refused = |language: &'static str, query: &'static str| {
+        let mine = &test.mine;
+        async move { mine.server.events(&mine.cx, language, query).await.err() }
+    };
+    for (language, query, status) in [
+        ("Esperanto", NEW, Status::QueryLanguageNotSupported),
+        ("DMTF:CQL", "SELECT", Status::InvalidQuery),
+    ] {
+        assert_eq!(refused(language, query).await.unwrap().status, status);
+    }
+    let query = "SELECT * FROM __InstanceCreationEvent WHERE TargetInstance ISA 'EX_Box'";
+    let mine = &test.mine;
+    let mut events = mine.server.events(&mine.cx, "WQL", query).await.unwrap();
+    test.thing("EX_Thing", "thing").await;
+    test.thing("EX_Box", "box").await;
+    let event = tokio::time::timeout(Duration::from_secs(30), events.next());
+    let event = event.await.unwrap().unwrap();
+    assert_eq!(event.class.as_str(), "__InstanceCreationEvent");
+    let id = embedded(&event, "TargetInstance").get("Id");
+    assert_eq!(id, Some(&Value::from("box")));
+    let filters = test.interop.all("CIM_IndicationFilter").await.unwrap();
+    assert!(filters.is_empty(), "{filters:?}");
 }
 
 #[tokio::test]

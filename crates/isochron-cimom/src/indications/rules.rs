@@ -324,7 +324,7 @@ impl Indications {
         Ok(())
     }
 
-    async fn check_filter(&self, instance: &Instance) -> Result<Filter, CimError> {
+    pub(super) async fn check_filter(&self, instance: &Instance) -> Result<Filter, CimError> {
         let filter = Filter::read(instance)?;
         for namespace in filter.namespaces() {
             self.learn(namespace).await?;

@@ -52,6 +52,15 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// Of whole instances, and nothing else.
+    pub(super) fn objects(resource: Resource) -> Self {
+        Self {
+            mode: Mode::Objects,
+            resource,
+            fragments: false,
+        }
+    }
+
     /// Appends an item.
     fn item(&self, out: &mut String, address: &str, instance: &Instance) {
         let encoder = Encoder {
@@ -88,16 +97,16 @@ impl Shape {
 }
 
 /// The items of a page, as far as they fit.
-struct Items<'a> {
+pub(super) struct Items<'a> {
     shape: Arc<Shape>,
     address: &'a str,
-    out: String,
-    most: usize,
+    pub(super) out: String,
+    pub(super) most: usize,
 }
 
 impl Items<'_> {
     /// Appends an item; false, and nothing is appended, if it does not fit.
-    fn push(&mut self, instance: &Instance) -> bool {
+    pub(super) fn push(&mut self, instance: &Instance) -> bool {
         let before = self.out.len();
         self.shape.item(&mut self.out, self.address, instance);
         let fits = self.out.len() <= self.most;
@@ -165,6 +174,9 @@ impl Operation {
 
     pub(super) async fn pull(&self) -> Result<Answer, Fault> {
         let body = self.request.body(ENUMERATION, "Pull")?;
+        if let Some(events) = self.pull_events(body).await? {
+            return Ok(events);
+        }
         let context = context(body)?;
         if let Some(time) = body.child(ENUMERATION, "MaxTime") {
             crate::soap::duration("MaxTime", &time.text)?;
@@ -207,7 +219,9 @@ impl Operation {
 
     pub(super) fn release(&self) -> Result<Answer, Fault> {
         let body = self.request.body(ENUMERATION, "Release")?;
-        self.enumerations.close(&self.owner(), context(body)?)?;
+        if !self.release_subscription(context(body)?) {
+            self.enumerations.close(&self.owner(), context(body)?)?;
+        }
         Ok(Answer::new(
             format!("{ENUMERATION}/ReleaseResponse"),
             String::new(),
@@ -249,7 +263,7 @@ impl Operation {
         }
     }
 
-    fn items(&self, shape: Arc<Shape>, characters: Option<usize>) -> Items<'_> {
+    pub(super) fn items(&self, shape: Arc<Shape>, characters: Option<usize>) -> Items<'_> {
         let envelope = self.request.header.max_envelope.unwrap_or(usize::MAX);
         let envelope = envelope.saturating_sub(FRAME);
         Items {
@@ -303,7 +317,7 @@ impl Operation {
 }
 
 /// How long it is to what text says: a length of time or a point in the future.
-fn lasting(said: &str) -> Option<Duration> {
+pub(super) fn lasting(said: &str) -> Option<Duration> {
     if let Some(length) = parse_duration(said) {
         return (!length.is_zero()).then_some(length);
     }
@@ -314,14 +328,14 @@ fn lasting(said: &str) -> Option<Duration> {
     at.duration_since(SystemTime::now()).ok()
 }
 
-fn context(body: &Node) -> Result<&str, Fault> {
+pub(super) fn context(body: &Node) -> Result<&str, Fault> {
     let node = body.child(ENUMERATION, "EnumerationContext");
     let node = node.ok_or_else(|| Fault::schema("the EnumerationContext is missing"))?;
     Ok(node.value())
 }
 
 /// The most items; one where nothing is said (DSP0226 §8.4).
-fn max_elements(body: &Node, namespace: &str) -> Result<usize, Fault> {
+pub(super) fn max_elements(body: &Node, namespace: &str) -> Result<usize, Fault> {
     // Some put WS-Management's element where WS-Enumeration's belongs.
     let node = body
         .child(namespace, "MaxElements")

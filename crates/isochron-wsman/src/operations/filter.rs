@@ -8,7 +8,7 @@ use isochron_cim::{
 };
 
 use super::Operation;
-use crate::names::{BINDING, ENUMERATION, WSMAN, dialect};
+use crate::names::{BINDING, ENUMERATION, EVENTING, WSMAN, dialect};
 use crate::resource::Resource;
 use crate::soap::{Fault, Kind, Node, SelectorValue, Selectors};
 
@@ -30,7 +30,8 @@ impl<'a> Filter<'a> {
     pub(super) fn read(body: &'a Node) -> Result<Option<Self>, Fault> {
         let node = body
             .child(WSMAN, "Filter")
-            .or_else(|| body.child(ENUMERATION, "Filter"));
+            .or_else(|| body.child(ENUMERATION, "Filter"))
+            .or_else(|| body.child(EVENTING, "Filter"));
         let Some(node) = node else { return Ok(None) };
         // Without a dialect it is XPath (DSP0226 §8.3), which is not here.
         let said = node.attribute("Dialect").unwrap_or("XPath").trim();

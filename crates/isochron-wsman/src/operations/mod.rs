@@ -6,6 +6,7 @@ mod enumerate;
 mod filter;
 mod identify;
 mod invoke;
+mod subscriptions;
 mod transfer;
 
 use std::sync::Arc;
@@ -16,19 +17,22 @@ use isochron_cim::{
     RequestContext, Status,
 };
 
-use crate::names::{ENUMERATION, TRANSFER};
+use crate::names::{ENUMERATION, EVENTING, TRANSFER};
 use crate::resource::{Resource, ResourceKind};
 use crate::soap::{Fault, Kind, Request, close_envelope, open_envelope};
 use crate::values::{Decoder, Encoder};
 
 use enumerate::Shape;
 pub(crate) use identify::{asks_to_identify, identified};
+use subscriptions::Subscriptions;
 
 /// What carries out operations: a server, and what is open at it.
 #[derive(Clone)]
 pub struct Operations {
     server: Arc<dyn CimServer>,
     enumerations: Arc<Enumerations<Arc<Shape>>>,
+    subscriptions: Arc<Subscriptions>,
+    limits: EnumerationLimits,
     /// The longest that an operation is waited for.
     patience: Duration,
 }
@@ -37,6 +41,8 @@ pub struct Operations {
 pub(crate) struct Operation {
     server: Arc<dyn CimServer>,
     enumerations: Arc<Enumerations<Arc<Shape>>>,
+    subscriptions: Arc<Subscriptions>,
+    limits: EnumerationLimits,
     principal: Principal,
     request: Request,
     /// Where this server is, as its client sees it.
@@ -67,6 +73,8 @@ impl Operations {
         Self {
             server,
             enumerations: Arc::new(Enumerations::new(limits)),
+            subscriptions: Arc::default(),
+            limits,
             patience,
         }
     }
@@ -74,12 +82,14 @@ impl Operations {
     /// Lets go of what nobody has used for its timeout.
     pub fn expire(&self) {
         self.enumerations.expire(Instant::now());
+        self.subscriptions.expire(Instant::now());
     }
 
     /// Carries out a request for a caller; the reply's envelope. `address` is where
     /// this server is, as the client sees it.
     ///
-    /// An operation that takes longer than its client waits goes on.
+    /// An operation that takes longer than its client waits goes on; but for a Pull, which
+    /// would take what nobody reads.
     ///
     /// # Errors
     /// The fault that is the reply.
@@ -103,26 +113,32 @@ impl Operations {
         let operation = Operation {
             server: self.server.clone(),
             enumerations: self.enumerations.clone(),
+            subscriptions: self.subscriptions.clone(),
+            limits: self.limits,
             principal,
             request,
             address,
         };
-        let running = tokio::spawn(async move { operation.run().await });
-        let answer = match tokio::time::timeout(patience, running).await {
-            Ok(Ok(answer)) => answer?,
-            Ok(Err(panicked)) => {
+        let answer = async {
+            if operation.request.header.action == format!("{ENUMERATION}/Pull") {
+                return operation.run().await;
+            }
+            let running = tokio::spawn(async move { operation.run().await });
+            running.await.unwrap_or_else(|panicked| {
                 tracing::error!(%panicked, "an operation failed inside the server");
-                return Err(Fault::new(
+                Err(Fault::new(
                     Kind::INTERNAL_ERROR,
                     "the operation failed inside the server; its log says more",
-                ));
-            }
+                ))
+            })
+        };
+        let answer = match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => answer?,
             Err(_) => {
                 return Err(Fault::new(
                     Kind::TIMED_OUT,
                     format!(
-                        "the operation did not end within {} s; it goes on, and this reply does \
-                         not wait",
+                        "the operation did not end within {} s, and this reply does not wait",
                         patience.as_secs_f64()
                     ),
                 ));
@@ -175,6 +191,15 @@ impl Operation {
                 "Enumerate" => self.enumerate().await,
                 "Pull" => self.pull().await,
                 "Release" => self.release(),
+                _ => Err(not_there(action)),
+            };
+        }
+        if let Some(verb) = step(EVENTING) {
+            return match verb.as_str() {
+                "Subscribe" => self.subscribe().await,
+                "Renew" => self.renew(),
+                "GetStatus" => self.subscription_status(),
+                "Unsubscribe" => self.unsubscribe(),
                 _ => Err(not_there(action)),
             };
         }

@@ -52,13 +52,21 @@ kinds! {
     /// A header that is missing.
     HEADER_REQUIRED = "a:MessageInformationHeaderRequired", Sender, 2150858769;
     /// The filter cannot be.
-    CANNOT_PROCESS_FILTER = "n:CannotProcessFilter", Sender, 2150858779;
+    CANNOT_PROCESS_FILTER = "n:CannotProcessFilter", Sender, 2150858778;
     /// The filter is in a language that is not known.
-    FILTER_DIALECT = "n:FilterDialectRequestedUnavailable", Sender, 2150858778;
+    FILTER_DIALECT = "n:FilterDialectRequestedUnavailable", Sender, 2150858777;
     /// No such enumeration.
-    INVALID_CONTEXT = "n:InvalidEnumerationContext", Receiver, 2150858780;
+    INVALID_CONTEXT = "n:InvalidEnumerationContext", Receiver, 2150858779;
     /// An enumeration cannot last so long.
     INVALID_EXPIRATION = "n:InvalidExpirationTime", Sender, 2150858774;
+    /// Events are not delivered that way.
+    DELIVERY_MODE = "e:DeliveryModeRequestedUnavailable", Sender, 2150858782;
+    /// Events are not chosen that way.
+    EVENT_FILTER = "e:FilteringRequestedUnavailable", Sender, 2150858786;
+    /// A subscription cannot last so long.
+    EVENT_EXPIRATION = "e:InvalidExpirationTime", Sender, 2150858783;
+    /// No such subscription.
+    EVENT_MESSAGE = "e:InvalidMessage", Sender, 2150858789;
     /// The representation is none of the class's.
     INVALID_REPRESENTATION = "x:InvalidRepresentation", Sender, 2150858773;
     /// Subclasses cannot be seen that way.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use isochron_cimxml::decode::Limits;
 
 use super::{Fault, Kind, Node, duration};
-use crate::names::{ADDRESSING, ANONYMOUS, SOAP, WSMAN, WSMV, XML};
+use crate::names::{ADDRESSING, ANONYMOUS, EVENTING, SOAP, WSMAN, WSMV, XML};
 
 /// The most selectors, and the most options (DSP0226 §14.6, `SelectorLimit`,
 /// `OptionLimit`).
@@ -46,6 +46,8 @@ pub struct Header {
     pub timeout: Option<Duration>,
     /// How large the reply may be, in bytes (§6.2).
     pub max_envelope: Option<usize>,
+    /// Which subscription is meant (WS-Eventing §3.2).
+    pub identifier: Option<String>,
     /// Whether an estimate of the number of items is asked for (§8.2.2).
     pub wants_count: bool,
 }
@@ -160,7 +162,7 @@ impl Header {
         let (mut unknown, mut seen) = (Vec::new(), Vec::new());
         for block in blocks {
             let name = (&*block.namespace, &*block.name);
-            if seen.contains(&name) && [ADDRESSING, WSMAN].contains(&name.0) {
+            if seen.contains(&name) && [ADDRESSING, WSMAN, EVENTING].contains(&name.0) {
                 return Err(Fault::new(
                     Kind::INVALID_HEADER,
                     format!("the header {} is there twice", block.name),
@@ -187,6 +189,7 @@ impl Header {
             }
             (ADDRESSING, "ReplyTo" | "FaultTo") => reply_to(block)?,
             (ADDRESSING, "To" | "From" | "RelatesTo") => {}
+            (EVENTING, "Identifier") => self.identifier = Some(block.value().to_owned()),
             (WSMAN, "ResourceURI") => self.resource = Some(uri(block)?),
             (WSMAN, "SelectorSet") => self.selectors = Selectors::read(block)?,
             (WSMAN, "OptionSet") => self.options = options(block)?,

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use isochron_cim::query::Query;
 use isochron_cim::{
-    AssociationFilter, CimError, CimServer, CimType, Class, ClassQuery, Instance, InstanceStream,
-    Invocation, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl, Repository, RequestContext,
-    Status, TypedValue, Value,
+    AssociationFilter, CimError, CimServer, CimType, Class, ClassQuery, EventStream, Instance,
+    InstanceStream, Invocation, MethodTarget, Name, ObjectPath, Outcome, QualifierDecl, Repository,
+    RequestContext, Status, TypedValue, Value,
 };
 use isochron_wsman::{Config, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -100,6 +101,7 @@ pub struct TestServer {
     pub reached: AtomicUsize,
     /// How many instances of T_Many there are.
     pub many: usize,
+    happened: tokio::sync::broadcast::Sender<(String, Instance)>,
 }
 
 impl TestServer {
@@ -157,7 +159,13 @@ impl TestServer {
             instances: Mutex::new(vec![one, two, link, only]),
             reached: AtomicUsize::new(0),
             many: 25,
+            happened: tokio::sync::broadcast::channel(16).0,
         }
+    }
+
+    /// Tells those who are subscribed to a class of an event.
+    pub fn happens(&self, class: &str, event: Instance) {
+        let _ = self.happened.send((class.to_owned(), event));
     }
 
     fn came(&self, cx: &RequestContext) -> Result<(), CimError> {
@@ -252,6 +260,26 @@ impl CimServer for TestServer {
         _cx: &RequestContext,
     ) -> Result<Vec<QualifierDecl>, CimError> {
         Ok(Vec::new())
+    }
+
+    async fn events(
+        &self,
+        cx: &RequestContext,
+        language: &str,
+        query: &str,
+    ) -> Result<EventStream, CimError> {
+        self.came(cx)?;
+        let Query::Select(select) = Query::parse(language, query)? else {
+            return Err(CimError::new(Status::InvalidQuery, "no selection"));
+        };
+        let told = self.happened.subscribe();
+        let events = futures::stream::unfold(told, |mut told| async move {
+            told.recv().await.ok().map(|event| (event, told))
+        });
+        let wanted = move |(class, event): (String, Instance)| {
+            std::future::ready(select.class.is(&class).then_some(event))
+        };
+        Ok(events.filter_map(wanted).boxed())
     }
 
     async fn get_instance(
