@@ -6,6 +6,7 @@ mod export;
 mod oracle;
 mod soak;
 mod summary;
+mod wsman;
 
 use clap::Subcommand;
 
@@ -29,6 +30,9 @@ pub enum Bench {
     /// Take, apply and destroy snapshots at random for long, and see that nothing grows
     #[command(after_help = soak::EXAMPLES)]
     Soak(soak::SoakOptions),
+    /// Measure how fast a WS-Management server answers
+    #[command(after_help = wsman::EXAMPLES)]
+    Wsman(wsman::WsmanOptions),
 }
 
 /// Measures.
@@ -39,5 +43,6 @@ pub fn run(bench: &Bench, json: bool) -> Result<(), Failure> {
         Bench::Export(options) => export::run(options, json),
         Bench::Oracle(options) => oracle::run(options, json),
         Bench::Soak(options) => soak::run(options, json),
+        Bench::Wsman(options) => wsman::run(options, json),
     }
 }

@@ -52,7 +52,7 @@ run = "run"
 socket = "api.sock"
 cimxml = "127.0.0.1:0"
 cimxml_https = "off"
-wsman = "off"
+wsman = "127.0.0.1:0"
 wsman_https = "off"
 anonymous = "administrator"
 "#;
@@ -63,6 +63,8 @@ pub struct Stage {
     pub client: Client,
     /// Where the daemon speaks CIM-XML: `http://ADDRESS:PORT`.
     pub cimxml: String,
+    /// Where it speaks WS-Management: `http://ADDRESS:PORT/wsman`.
+    pub wsman: String,
     daemon: Child,
     /// Taken out when the stage is kept.
     directory: Option<TempDir>,
@@ -101,11 +103,12 @@ impl Stage {
         let mut stage = Self {
             client: Client::new(Server::Unix(socket)),
             cimxml: String::new(),
+            wsman: String::new(),
             daemon,
             directory: Some(directory),
             path,
         };
-        stage.cimxml = stage.listening().await?;
+        [stage.cimxml, stage.wsman] = stage.listening().await?;
         Ok(stage)
     }
 
@@ -129,18 +132,21 @@ impl Stage {
         log(&self.path)
     }
 
-    /// Waits until the daemon listens; returns where it speaks CIM-XML. It says so
-    /// on standard error, and the JSON API's listener last.
-    async fn listening(&mut self) -> Result<String> {
+    /// Waits until the daemon listens; returns where it speaks CIM-XML and WS-Management.
+    /// It says so on standard error, and the JSON API's listener last.
+    async fn listening(&mut self) -> Result<[String; 2]> {
         let began = Instant::now();
         loop {
             let said = std::fs::read_to_string(self.log()).unwrap_or_default();
             if said.contains("listening for the JSON API on unix:") {
-                let cimxml = said
-                    .lines()
-                    .find_map(|line| line.strip_prefix("listening for CIM-XML on "))
-                    .context("the daemon does not say where it listens for CIM-XML")?;
-                return Ok(cimxml.to_owned());
+                let at = |face: &str| {
+                    let beginning = format!("listening for {face} on ");
+                    let mut lines = said.lines();
+                    let at = lines.find_map(|line| line.strip_prefix(&beginning));
+                    at.map(str::to_owned)
+                        .with_context(|| format!("the daemon does not say where it has {face}"))
+                };
+                return Ok([at("CIM-XML")?, at("WS-Management")?]);
             }
             if let Some(status) = self.daemon.try_wait()? {
                 bail!("the daemon ended at once ({status}): {}", said.trim());

@@ -10,7 +10,7 @@
 //! is removed at the end, also of a server that is not ours.
 
 mod client;
-mod report;
+pub(super) mod report;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -117,10 +117,16 @@ impl Report {
             true => "debug build: build with --release for figures that mean something",
             false => "release build",
         };
+        let (listings, memory) = match self.listings.is_empty() {
+            true => (String::new(), ""),
+            false => (
+                format!("\n{listings}"),
+                " MEMORY is by how many\nMiB the server grew at most while it listed.",
+            ),
+        };
         output::text(&format!(
-            "{rates}\n{listings}\nMilliseconds; client and server share this machine's cores; \
-             {build}.\nOF FLOOR compares with requests that HTTP refuses, in this run. MEMORY is by \
-             how many\nMiB the server grew at most while it listed.\n"
+            "{rates}{listings}\nMilliseconds; client and server share this machine's cores; \
+             {build}.\nOF FLOOR compares with requests that read no CIM, in this run.{memory}\n"
         ))
     }
 }
