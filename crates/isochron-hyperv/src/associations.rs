@@ -9,7 +9,7 @@ use isochron_cim::{CimError, Instance, Name};
 use isochron_engine::model::Affected;
 
 use crate::lookup::{Provider, cim_error, found, shared};
-use crate::object::{Member, Object, Service, class};
+use crate::object::{Member, Object, PointPart, Service, class};
 use crate::render;
 use crate::schema::Space;
 
@@ -51,10 +51,13 @@ const COLLECTIONS: &[&str] = &[class::SYSTEM_COLLECTION, class::MANAGEMENT_COLLE
 const AFFECTED: &[&str] = &[
     class::SNAPSHOT_COLLECTION,
     class::SETTINGS,
+    class::POINT_COLLECTION,
+    class::POINT,
     class::COMPUTER_SYSTEM,
     class::SYSTEM_COLLECTION,
     class::MANAGEMENT_COLLECTION,
 ];
+const JOBS: &[&str] = &[class::JOB, class::POINT_EXPORT_JOB];
 const SERVICES: &[&str] = &[
     class::SNAPSHOT_SERVICE,
     class::MANAGEMENT_SERVICE,
@@ -70,6 +73,8 @@ const MANAGED: &[&str] = &[
     class::MANAGEMENT_COLLECTION,
     class::SNAPSHOT_COLLECTION,
     class::SETTINGS,
+    class::POINT_COLLECTION,
+    class::POINT,
 ];
 
 const fn end(role: &'static str, classes: &'static [&'static str], walk: Walk) -> End {
@@ -133,6 +138,31 @@ pub(crate) static ASSOCIATIONS: &[Association] = &[
         }),
     ),
     link(
+        "Msvm_CollectedReferencePoints",
+        end("Collection", &[class::POINT_COLLECTION], |_, o| {
+            ready(whole_of_point(o))
+        }),
+        end("Member", &[class::POINT], |_, o| ready(parts_of_point(o))),
+    ),
+    link(
+        "Msvm_ReferencePointOfVirtualSystemCollection",
+        end("Antecedent", COLLECTIONS, |p, o| {
+            p.collection_of_point(o).boxed()
+        }),
+        end("Dependent", &[class::POINT_COLLECTION], |p, o| {
+            p.points_of_collection(o).boxed()
+        }),
+    ),
+    link(
+        "Msvm_ReferencePointOfVirtualSystem",
+        end("Antecedent", &[class::COMPUTER_SYSTEM], |p, o| {
+            p.machine_of_point(o).boxed()
+        }),
+        end("Dependent", &[class::POINT], |p, o| {
+            p.points_of_machine(o).boxed()
+        }),
+    ),
+    link(
         "Msvm_LastAppliedSnapshot",
         end("Dependent", &[class::COMPUTER_SYSTEM], |p, o| {
             p.machine_standing_on(o, Stand::Applied).boxed()
@@ -180,9 +210,7 @@ pub(crate) static ASSOCIATIONS: &[Association] = &[
         describe: describe_effects,
         ..link(
             "Msvm_AffectedJobElement",
-            end("AffectingElement", &[class::JOB], |p, o| {
-                p.jobs_affecting(o).boxed()
-            }),
+            end("AffectingElement", JOBS, |p, o| p.jobs_affecting(o).boxed()),
             end("AffectedElement", AFFECTED, |p, o| p.affected_by(o).boxed()),
         )
     },
@@ -309,6 +337,22 @@ fn members_of(object: &Object) -> Vec<Object> {
     }
 }
 
+fn whole_of_point(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Point(part) if part.point.of_machine().is_none() => {
+            vec![Object::PointCollection(part.point.clone())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn parts_of_point(object: &Object) -> Vec<Object> {
+    match object {
+        Object::PointCollection(point) => PointPart::all(point).map(Object::Point).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn machine_of_settings(object: &Object) -> Vec<Object> {
     match object {
         Object::MachineSettings(machine) => vec![Object::Machine(machine.clone())],
@@ -343,8 +387,20 @@ fn service_capable_of(object: &Object) -> Vec<Object> {
 /// or is where its snapshots come from (DSP1042, "CIM_ServiceAffectsElement").
 fn managers_of(object: &Object) -> Vec<Object> {
     let services: &[Service] = match object {
-        Object::Machine(_) => &[Service::Machines, Service::MachineSnapshots],
-        Object::Collection(_) => &[Service::Management, Service::Snapshots],
+        Object::Machine(_) => &[
+            Service::Machines,
+            Service::MachineSnapshots,
+            Service::MachineReferencePoints,
+        ],
+        Object::Collection(_) => &[
+            Service::Management,
+            Service::Snapshots,
+            Service::ReferencePoints,
+        ],
+        Object::PointCollection(_) => &[Service::ReferencePoints],
+        Object::Point(part) if part.point.of_machine().is_some() => {
+            &[Service::MachineReferencePoints]
+        }
         Object::SnapshotCollection(_) => &[Service::Snapshots],
         Object::MemberSettings(member) if member.snapshot.of_machine().is_some() => {
             &[Service::MachineSnapshots]
@@ -424,6 +480,41 @@ impl Provider {
             .collect())
     }
 
+    async fn collection_of_point(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::PointCollection(point) = object else {
+            return Ok(Vec::new());
+        };
+        let collection = found(self.engine.collection(point.collection).await)?;
+        Ok(collection.map(Object::Collection).into_iter().collect())
+    }
+
+    async fn points_of_collection(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Collection(collection) = object else {
+            return Ok(Vec::new());
+        };
+        let points = shared(self.engine.reference_points(Some(collection.id)).await)?;
+        Ok(points.into_iter().map(Object::PointCollection).collect())
+    }
+
+    async fn machine_of_point(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Point(part) = object else {
+            return Ok(Vec::new());
+        };
+        let machine = found(self.engine.machine(part.record().machine).await)?;
+        Ok(machine.map(Object::Machine).into_iter().collect())
+    }
+
+    async fn points_of_machine(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        let Object::Machine(machine) = object else {
+            return Ok(Vec::new());
+        };
+        let points = shared(self.engine.reference_points_of_machine(machine.id).await)?;
+        let parts = points
+            .iter()
+            .filter_map(|point| PointPart::find(point, |part| part.machine == machine.id));
+        Ok(parts.map(Object::Point).collect())
+    }
+
     async fn machine_of_snapshot(&self, object: &Object) -> Result<Vec<Object>, CimError> {
         let Object::MemberSettings(member) = object else {
             return Ok(Vec::new());
@@ -486,6 +577,10 @@ impl Provider {
             Object::MemberSettings(member) if member.snapshot.of_machine().is_some() => {
                 Affected::Snapshot(member.snapshot.id)
             }
+            Object::PointCollection(point) => Affected::ReferencePoint(point.id),
+            Object::Point(part) if part.point.of_machine().is_some() => {
+                Affected::ReferencePoint(part.point.id)
+            }
             _ => return Ok(Vec::new()),
         };
         let jobs = self.engine.jobs_affecting(affected).into_iter();
@@ -512,7 +607,15 @@ impl Provider {
             Some(Affected::Collection(id)) => {
                 found(self.engine.collection(id).await)?.map(Object::Collection)
             }
-            Some(Affected::ReferencePoint(_)) | None => None,
+            Some(Affected::ReferencePoint(id)) => {
+                self.point(id)
+                    .await?
+                    .map(|point| match PointPart::single(&point) {
+                        Some(single) => Object::Point(single),
+                        None => Object::PointCollection(point),
+                    })
+            }
+            None => None,
         };
         Ok(element.into_iter().collect())
     }
@@ -561,6 +664,14 @@ impl Provider {
                 class::MANAGEMENT_COLLECTION,
                 class::SNAPSHOT_COLLECTION,
             ],
+            Object::Service(Service::ReferencePoints) => &[
+                class::SYSTEM_COLLECTION,
+                class::MANAGEMENT_COLLECTION,
+                class::POINT_COLLECTION,
+            ],
+            Object::Service(Service::MachineReferencePoints) => {
+                &[class::COMPUTER_SYSTEM, class::POINT]
+            }
             _ => &[],
         };
         let mut managed = Vec::new();

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 use isochron_cim::{Change, ChangeKind, ChangeStream, CimError, Instance};
-use isochron_engine::model::{Machine, MachineId, Power, Snapshot};
+use isochron_engine::model::{Machine, MachineId, Power, ReferencePoint, Snapshot};
 use isochron_engine::{self as engine, EngineError, ErrorKind, Event, MachineView};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::lookup::Provider;
-use crate::object::{Member, Object};
+use crate::object::{Member, Object, PointPart};
 use crate::schema::Space;
 
 /// What became of an object.
@@ -87,7 +87,7 @@ impl Source {
         match event {
             Event::Job(change) => turns(change, |job| record(Object::Job(Arc::clone(job)))),
             Event::Snapshot(change) => turns(change, snapshot),
-            Event::ReferencePoint(_) => Vec::new(),
+            Event::ReferencePoint(change) => turns(change, point),
             Event::Collection(change) => {
                 turns(change, |c| record(Object::Collection(Arc::clone(c))))
             }
@@ -168,6 +168,15 @@ fn snapshot(snapshot: &Arc<Snapshot>) -> Vec<Seen> {
     };
     let members = Member::all(snapshot).map(Object::MemberSettings);
     whole.into_iter().chain(members).map(Seen::Record).collect()
+}
+
+fn point(point: &Arc<ReferencePoint>) -> Vec<Seen> {
+    let whole = match point.of_machine() {
+        Some(_) => None,
+        None => Some(Object::PointCollection(Arc::clone(point))),
+    };
+    let parts = PointPart::all(point).map(Object::Point);
+    whole.into_iter().chain(parts).map(Seen::Record).collect()
 }
 
 impl Provider {

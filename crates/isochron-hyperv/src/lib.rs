@@ -13,6 +13,7 @@
 mod associations;
 mod changes;
 mod codes;
+mod export_settings;
 mod lookup;
 mod methods;
 mod object;

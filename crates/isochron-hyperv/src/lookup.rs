@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use isochron_cim::{CimError, Name, ObjectPath, Principal, Status};
 use isochron_engine::model::{
-    Collection, CollectionId, CollectionKind, Job, JobId, Machine, MachineId, MemberSnapshotId,
-    Snapshot, SnapshotId,
+    Collection, CollectionId, CollectionKind, Job, JobId, Machine, MachineId, MemberPointId,
+    MemberSnapshotId, ReferencePoint, ReferencePointId, Snapshot, SnapshotId,
 };
 use isochron_engine::{Caller, Engine, EngineError, ErrorKind, Role};
 
-use crate::object::{Member, Object, Service, class, settings_uuid};
+use crate::object::{Member, Object, PointPart, Service, class, settings_uuid};
 use crate::schema::{INTEROP, Schema, Space};
 use crate::server::Decode;
 
@@ -87,6 +87,10 @@ impl Provider {
         shared(self.engine.snapshots(None).await)
     }
 
+    pub(crate) async fn points(&self) -> Result<Vec<Arc<ReferencePoint>>, CimError> {
+        shared(self.engine.reference_points(None).await)
+    }
+
     pub(crate) async fn jobs(&self) -> Result<Vec<Arc<Job>>, CimError> {
         shared(self.engine.jobs().await)
     }
@@ -122,7 +126,22 @@ impl Provider {
                 .filter(|snapshot| snapshot.of_machine().is_none())
                 .map(Object::SnapshotCollection)
                 .collect(),
-            class::JOB => self.jobs().await?.into_iter().map(Object::Job).collect(),
+            class::POINT_COLLECTION => self
+                .points()
+                .await?
+                .into_iter()
+                .filter(|point| point.of_machine().is_none())
+                .map(Object::PointCollection)
+                .collect(),
+            class::POINT => {
+                let points = self.points().await?;
+                let parts = points.iter().flat_map(PointPart::all);
+                parts.map(Object::Point).collect()
+            }
+            class::JOB | class::POINT_EXPORT_JOB => {
+                let jobs = self.jobs().await?.into_iter().map(Object::Job);
+                jobs.filter(|job| job.class() == class).collect()
+            }
             _ => self.fixed(class),
         })
     }
@@ -206,8 +225,27 @@ impl Provider {
                     .map(Object::SnapshotCollection),
                 None => None,
             },
-            class::JOB => match id("InstanceID") {
-                Some(id) => found(self.engine.job(JobId(id)).await)?.map(Object::Job),
+            class::POINT_COLLECTION => match id("CollectionID") {
+                Some(id) => self
+                    .point(ReferencePointId(id))
+                    .await?
+                    .filter(|point| point.of_machine().is_none())
+                    .map(Object::PointCollection)
+                    .filter(|object| self.is(object, path)),
+                None => None,
+            },
+            class::POINT => match path.key_str("InstanceID").and_then(settings_uuid) {
+                Some(id) => self
+                    .point_part(MemberPointId(id))
+                    .await?
+                    .map(Object::Point)
+                    .filter(|object| self.is(object, path)),
+                None => None,
+            },
+            name @ (class::JOB | class::POINT_EXPORT_JOB) => match id("InstanceID") {
+                Some(id) => found(self.engine.job(JobId(id)).await)?
+                    .map(Object::Job)
+                    .filter(|object| object.class() == name),
                 None => None,
             },
             name => self
@@ -236,6 +274,24 @@ impl Provider {
         }
         let snapshot = self.engine.snapshot_with(id).await.map_err(cim_error)?;
         Ok(snapshot.and_then(|snapshot| Member::find(&snapshot.into(), |m| m.id == id)))
+    }
+
+    pub(crate) async fn point(
+        &self,
+        id: ReferencePointId,
+    ) -> Result<Option<Arc<ReferencePoint>>, CimError> {
+        found(self.engine.reference_point(id).await)
+    }
+
+    /// A machine's part of a reference point.
+    async fn point_part(&self, id: MemberPointId) -> Result<Option<PointPart>, CimError> {
+        // That of a single machine shares its identifier with the whole.
+        if let Some(single) = self.point(ReferencePointId(id.0)).await? {
+            return Ok(PointPart::find(&single, |part| part.id == id));
+        }
+        let point = self.engine.reference_point_with(id).await;
+        let point = point.map_err(cim_error)?;
+        Ok(point.and_then(|point| PointPart::find(&point.into(), |part| part.id == id)))
     }
 
     /// Whether that is the object's path. The host's name counts without case.

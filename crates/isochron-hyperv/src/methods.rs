@@ -6,12 +6,14 @@
 //! that failed before it began. Either way the audit is told of it, once, by
 //! [`Attempt::tell`], where the engine has not told of it.
 
+mod exports;
 mod job;
 mod machine;
+mod machine_points;
 mod machine_service;
 mod machine_snapshots;
 mod management;
-mod reference_points;
+mod points;
 mod snapshots;
 
 use std::sync::{Arc, OnceLock};
@@ -20,7 +22,7 @@ use indexmap::IndexMap;
 use isochron_cim::{
     CimError, CimType, Method, Name, ObjectPath, Outcome, RequestContext, Status, TypedValue, Value,
 };
-use isochron_engine::model::{Collection, JobKind, Machine, Snapshot};
+use isochron_engine::model::{Collection, JobKind, Machine, ReferencePoint, Snapshot};
 use isochron_engine::{Engine, EngineError, ErrorKind};
 
 use crate::codes::{ServiceReturn, StateChangeReturn};
@@ -131,16 +133,14 @@ pub(crate) async fn invoke(
         }
         (Object::Service(Service::Snapshots), name) => snapshots::invoke(&call, name).await?,
         (Object::Service(Service::Management), name) => management::invoke(&call, name).await?,
-        (Object::Service(Service::ReferencePoints), name) => {
-            reference_points::invoke(&call, name).await?
-        }
+        (Object::Service(Service::ReferencePoints), name) => points::invoke(&call, name).await?,
         (Object::Job(job), name) => job::invoke(&call, job, name).await?,
         (Object::Service(Service::MachineSnapshots), name) => {
             machine_snapshots::invoke(&call, name).await?
         }
         (Object::Service(Service::Machines), name) => machine_service::invoke(&call, name).await?,
         (Object::Service(Service::MachineReferencePoints), name) => {
-            reference_points::invoke_single(&call, name).await?
+            machine_points::invoke(&call, name).await?
         }
         (Object::Machine(machine), name) => machine::invoke(&call, machine.id, name).await?,
         _ => None,
@@ -217,6 +217,17 @@ impl Call<'_> {
         }
     }
 
+    /// The reference point of a collection that a reference names.
+    async fn point(&self, name: &str) -> Result<Arc<ReferencePoint>, EngineError> {
+        match self.object(name).await? {
+            Object::PointCollection(point) => Ok(point),
+            other => Err(invalid(format!(
+                "{name} names a {}, not a reference point collection",
+                other.class()
+            ))),
+        }
+    }
+
     /// Remembers why it is refused, for the audit: a code alone says little.
     fn because(&self, error: &EngineError) {
         let _ = self.attempt.refusal.set(error.clone());
@@ -253,13 +264,6 @@ impl Call<'_> {
         let job = self.engine.record_refusal(kind, owner, error).await;
         let job = self.path(job_path(job.map_err(cim_error)?));
         Ok(self.reply(code, [("Job", job)]))
-    }
-
-    /// The refusal of what this server does not do.
-    async fn not_supported(&self, kind: JobKind) -> Result<Outcome, CimError> {
-        let message = "this server does not export snapshots and keeps no reference points";
-        let error = EngineError::new(ErrorKind::NotSupported, message);
-        self.refuse(kind, &error).await
     }
 
     /// An outcome with every out-parameter declared; those not given are null.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use isochron_cim::ObjectPath;
 use isochron_engine::model::{
-    Collection, CollectionKind, Job, JobId, Machine, MemberSnapshot, Snapshot, SnapshotId,
+    Collection, CollectionId, CollectionKind, Job, JobId, JobKind, Machine, MachineId, MemberPoint,
+    MemberSnapshot, ReferencePoint, ReferencePointId, Snapshot, SnapshotId,
 };
 
 /// The classes served, in the spelling of the schema.
@@ -16,6 +17,9 @@ pub(crate) mod class {
     pub(crate) const SYSTEM_COLLECTION: &str = "Msvm_VirtualSystemCollection";
     pub(crate) const MANAGEMENT_COLLECTION: &str = "Msvm_ManagementCollection";
     pub(crate) const SNAPSHOT_COLLECTION: &str = "Msvm_SnapshotCollection";
+    pub(crate) const POINT_COLLECTION: &str = "Msvm_ReferencePointCollection";
+    pub(crate) const POINT: &str = "Msvm_VirtualSystemReferencePoint";
+    pub(crate) const POINT_EXPORT_JOB: &str = "Msvm_CollectionReferencePointExportJob";
     pub(crate) const JOB: &str = "Msvm_ConcreteJob";
     pub(crate) const SNAPSHOT_SERVICE: &str = "Msvm_CollectionSnapshotService";
     pub(crate) const MANAGEMENT_SERVICE: &str = "Msvm_CollectionManagementService";
@@ -136,6 +140,50 @@ impl Member {
     }
 }
 
+/// One member's part of a reference point of its collection.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PointPart {
+    /// The whole.
+    pub(crate) point: Arc<ReferencePoint>,
+    /// Which of its members.
+    index: usize,
+}
+
+impl PointPart {
+    /// The parts of a reference point.
+    pub(crate) fn all(point: &Arc<ReferencePoint>) -> impl Iterator<Item = Self> {
+        let point = point.clone();
+        (0..point.members.len()).map(move |index| Self {
+            point: point.clone(),
+            index,
+        })
+    }
+
+    /// The first part of which that holds.
+    pub(crate) fn find(
+        point: &Arc<ReferencePoint>,
+        which: impl Fn(&MemberPoint) -> bool,
+    ) -> Option<Self> {
+        let index = point.members.iter().position(which)?;
+        Some(Self {
+            point: point.clone(),
+            index,
+        })
+    }
+
+    /// Its record.
+    pub(crate) fn record(&self) -> &MemberPoint {
+        // As of a Member.
+        &self.point.members[self.index]
+    }
+
+    /// The only part of a single machine's reference point.
+    pub(crate) fn single(point: &Arc<ReferencePoint>) -> Option<Self> {
+        point.of_machine()?;
+        Self::all(point).next()
+    }
+}
+
 /// An object served.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Object {
@@ -151,6 +199,10 @@ pub(crate) enum Object {
     Collection(Arc<Collection>),
     /// A snapshot of a collection.
     SnapshotCollection(Arc<Snapshot>),
+    /// A reference point of a collection.
+    PointCollection(Arc<ReferencePoint>),
+    /// A machine's part of a reference point.
+    Point(PointPart),
     /// A job.
     Job(Arc<Job>),
     /// A service.
@@ -178,6 +230,9 @@ impl Object {
                 CollectionKind::Collections => class::MANAGEMENT_COLLECTION,
             },
             Self::SnapshotCollection(_) => class::SNAPSHOT_COLLECTION,
+            Self::PointCollection(_) => class::POINT_COLLECTION,
+            Self::Point(_) => class::POINT,
+            Self::Job(job) if exports_point(job) => class::POINT_EXPORT_JOB,
             Self::Job(_) => class::JOB,
             Self::Service(service) => service.class(),
             Self::Capabilities(service) => service.capabilities().unwrap_or_default(),
@@ -211,6 +266,9 @@ impl Object {
                 path.with_key("CollectionID", collection.id.to_string())
             }
             Self::SnapshotCollection(snapshot) => snapshot_path(snapshot.id),
+            Self::PointCollection(point) => point_collection_path(point.id, point.collection),
+            Self::Point(part) => point_path(part.record().id, part.record().machine),
+            Self::Job(job) if exports_point(job) => export_job_path(job.id),
             Self::Job(job) => job_path(job.id),
             Self::Service(_) | Self::Server | Self::CimXml => in_system(path)
                 .with_key("CreationClassName", class)
@@ -237,7 +295,40 @@ pub(crate) fn single_path(id: SnapshotId) -> ObjectPath {
     ObjectPath::class(class::SETTINGS).with_key("InstanceID", settings_id(id))
 }
 
-/// The path of a job.
+/// The path of a reference point of a collection, which need not be there yet.
+pub(crate) fn point_collection_path(id: ReferencePointId, collection: CollectionId) -> ObjectPath {
+    ObjectPath::class(class::POINT_COLLECTION)
+        .with_key("CollectionID", id.to_string())
+        .with_key("VirtualSystemCollectionId", collection.to_string())
+}
+
+/// The path of a machine's reference point. That of a single machine shares its
+/// identifier with the whole that it is the only part of, and need not be there yet.
+pub(crate) fn point_path(id: impl std::fmt::Display, machine: MachineId) -> ObjectPath {
+    ObjectPath::class(class::POINT)
+        .with_key("InstanceID", settings_id(id))
+        .with_key("VirtualSystemIdentifier", machine.to_string())
+}
+
+/// Whether a job is one of the class that tells of files: the export of a collection's
+/// reference point, from the moment when it began.
+fn exports_point(job: &Job) -> bool {
+    let Some(export) = &job.export else {
+        return false;
+    };
+    let single = match export.machines.as_slice() {
+        [only] => job.collection == Some((*only).into()),
+        _ => false,
+    };
+    job.kind == JobKind::ExportReferencePoint && !single
+}
+
+/// The path of a job that exports a collection's reference point.
+pub(crate) fn export_job_path(id: JobId) -> ObjectPath {
+    ObjectPath::class(class::POINT_EXPORT_JOB).with_key("InstanceID", id.to_string())
+}
+
+/// The path of any other job.
 pub(crate) fn job_path(id: JobId) -> ObjectPath {
     ObjectPath::class(class::JOB).with_key("InstanceID", id.to_string())
 }

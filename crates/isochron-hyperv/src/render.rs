@@ -5,6 +5,7 @@ mod collections;
 mod interop;
 mod jobs;
 mod machines;
+mod points;
 mod services;
 mod snapshots;
 mod summary;
@@ -56,6 +57,8 @@ impl Provider {
             }
             Object::Collection(collection) => collections::collection(collection, &mut instance),
             Object::SnapshotCollection(snapshot) => snapshots::collection(snapshot, &mut instance),
+            Object::PointCollection(point) => points::collection(point, &mut instance),
+            Object::Point(part) => points::part(part, &mut instance),
             Object::Job(job) => {
                 let (now, kept) = (
                     OffsetDateTime::now_utc(),

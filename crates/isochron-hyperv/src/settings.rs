@@ -1,5 +1,6 @@
 //! SnapshotSettings: the text in which a caller says how a snapshot is to be
-//! taken, an embedded instance of one of two classes.
+//! taken, an embedded instance of one of two classes. And ReferencePointSettings,
+//! which are alike.
 //!
 //! Nobody documents which class a collection's snapshot takes. Accepted are null
 //! and empty text, Msvm_VirtualSystemSnapshotSettingData (how) and
@@ -13,6 +14,9 @@ use isochron_engine::{EngineError, ErrorKind};
 
 use crate::server::Decode;
 
+/// The parameter's name.
+const PARAMETER: &str = "SnapshotSettings";
+
 /// What the settings say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct SnapshotSettings {
@@ -24,7 +28,7 @@ pub(crate) struct SnapshotSettings {
     pub(crate) ignore_excluded_disks: bool,
 }
 
-fn refuse(message: String) -> EngineError {
+pub(crate) fn refuse(message: String) -> EngineError {
     EngineError::new(ErrorKind::InvalidParameter, message)
 }
 
@@ -49,7 +53,7 @@ pub(crate) fn embedded(
 impl SnapshotSettings {
     /// Reads the parameter, which may come decoded already.
     pub(crate) fn read(value: Option<&Value>, decode: &Decode) -> Result<Self, EngineError> {
-        match embedded("SnapshotSettings", value, decode)? {
+        match embedded(PARAMETER, value, decode)? {
             Some(instance) => Self::of(&instance),
             None => Ok(Self::default()),
         }
@@ -71,20 +75,10 @@ impl SnapshotSettings {
                 instance.class
             )));
         }
-        let consistency = match number(instance, "ConsistencyLevel")? {
-            None | Some(0) => None,
-            Some(1) => Some(Consistency::Application),
-            Some(2) => Some(Consistency::Crash),
-            Some(other) => {
-                return Err(refuse(format!(
-                    "ConsistencyLevel {other} is neither 1 (application consistent) nor 2 (crash \
-                     consistent)"
-                )));
-            }
-        };
+        let consistency = consistency(PARAMETER, instance)?;
         // Full or copy: whether the guest's applications note a backup. Guests here
         // have no such notes, so both ask for the same.
-        if let Some(other @ 3..) = number(instance, "GuestBackupType")? {
+        if let Some(other @ 3..) = number(PARAMETER, instance, "GuestBackupType")? {
             return Err(refuse(format!(
                 "GuestBackupType {other} is neither 1 (full) nor 2 (copy)"
             )));
@@ -92,18 +86,70 @@ impl SnapshotSettings {
         Ok(Self {
             name,
             consistency,
-            ignore_excluded_disks: ignore(instance)?,
+            ignore_excluded_disks: flag(PARAMETER, instance, "IgnoreNonSnapshottableDisks")?
+                .unwrap_or_default(),
         })
     }
 }
 
-fn text(instance: &Instance, name: &str) -> Option<String> {
+/// What the settings of a reference point say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PointSettings {
+    /// The name to give.
+    pub(crate) name: Option<String>,
+    /// The consistency asked for.
+    pub(crate) consistency: Option<Consistency>,
+}
+
+impl PointSettings {
+    /// Reads ReferencePointSettings, an instance of `class`.
+    pub(crate) fn read(
+        value: Option<&Value>,
+        class: &'static str,
+        decode: &Decode,
+    ) -> Result<Self, EngineError> {
+        let parameter = "ReferencePointSettings";
+        let Some(instance) = embedded(parameter, value, decode)? else {
+            return Ok(Self::default());
+        };
+        if instance.class != Name::fixed(class) {
+            return Err(refuse(format!(
+                "{parameter} holds a {}; a {class} is understood",
+                instance.class
+            )));
+        }
+        Ok(Self {
+            name: text(&instance, "ElementName"),
+            consistency: consistency(parameter, &instance)?,
+        })
+    }
+}
+
+/// ConsistencyLevel, as all settings count it.
+fn consistency(parameter: &str, instance: &Instance) -> Result<Option<Consistency>, EngineError> {
+    match number(parameter, instance, "ConsistencyLevel")? {
+        None | Some(0) => Ok(None),
+        Some(1) => Ok(Some(Consistency::Application)),
+        Some(2) => Ok(Some(Consistency::Crash)),
+        Some(other) => Err(refuse(format!(
+            "ConsistencyLevel {other} is neither 1 (application consistent) nor 2 (crash \
+             consistent)"
+        ))),
+    }
+}
+
+/// A text; empty is absent.
+pub(crate) fn text(instance: &Instance, name: &str) -> Option<String> {
     let text = instance.get(name)?.as_str()?.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// A number, also where a caller's DTD carries it as text.
-fn number(instance: &Instance, name: &str) -> Result<Option<u64>, EngineError> {
+pub(crate) fn number(
+    parameter: &str,
+    instance: &Instance,
+    name: &str,
+) -> Result<Option<u64>, EngineError> {
     let Some(value) = instance.get(name) else {
         return Ok(None);
     };
@@ -114,19 +160,23 @@ fn number(instance: &Instance, name: &str) -> Result<Option<u64>, EngineError> {
     };
     number
         .map(Some)
-        .ok_or_else(|| refuse(format!("{name} in SnapshotSettings is no number")))
+        .ok_or_else(|| refuse(format!("{name} in {parameter} is no number")))
 }
 
-fn ignore(instance: &Instance) -> Result<bool, EngineError> {
-    let name = "IgnoreNonSnapshottableDisks";
+/// A boolean, also where a caller's DTD carries it as text.
+pub(crate) fn flag(
+    parameter: &str,
+    instance: &Instance,
+    name: &str,
+) -> Result<Option<bool>, EngineError> {
     match instance.get(name) {
-        None => Ok(false),
-        Some(Value::Boolean(value)) => Ok(*value),
-        Some(Value::String(text)) if text.trim().is_empty() => Ok(false),
-        Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("true") => Ok(true),
-        Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("false") => Ok(false),
+        None => Ok(None),
+        Some(Value::Boolean(value)) => Ok(Some(*value)),
+        Some(Value::String(text)) if text.trim().is_empty() => Ok(None),
+        Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("true") => Ok(Some(true)),
+        Some(Value::String(text)) if text.trim().eq_ignore_ascii_case("false") => Ok(Some(false)),
         Some(_) => Err(refuse(format!(
-            "{name} in SnapshotSettings is neither true nor false"
+            "{name} in {parameter} is neither true nor false"
         ))),
     }
 }

@@ -14,6 +14,8 @@ use world::{CLUSTER, Client, INTEROP, SNAPSHOTS, Setup, VIRTUALIZATION, machine_
 
 const MANAGEMENT: &str = "Msvm_CollectionManagementService";
 const MACHINE_SNAPSHOTS: &str = "Msvm_VirtualSystemSnapshotService";
+const POINTS: &str = "Msvm_CollectionReferencePointService";
+const MACHINE_POINTS: &str = "Msvm_VirtualSystemReferencePointService";
 
 /// A collection of collections.
 async fn collections(client: &Client, name: &str, members: &[&ObjectPath]) -> ObjectPath {
@@ -104,10 +106,21 @@ async fn populated() -> Nested {
     setup.snapshot(&nested.office, 2).await;
     let web = nested.machines().await["web"].clone();
     let single = [
-        ("AffectedSystem", web.into()),
+        ("AffectedSystem", web.clone().into()),
         ("SnapshotType", Value::Uint16(2)),
     ];
     done(client, MACHINE_SNAPSHOTS, "CreateSnapshot", &single).await;
+    for (of, service, tracked) in [
+        (("Collection", nested.shop.clone()), POINTS, 2),
+        (("Collection", nested.office.clone()), POINTS, 2),
+        (("AffectedSystem", web), MACHINE_POINTS, 1),
+    ] {
+        let parameters = [
+            (of.0, of.1.into()),
+            ("ReferencePointType", Value::Uint16(tracked)),
+        ];
+        done(client, service, "CreateReferencePoint", &parameters).await;
+    }
     nested
 }
 
@@ -316,10 +329,6 @@ async fn every_association_that_is_served_has_links() {
         .filter(|name| !linked.contains(name))
         .collect();
     let expected = [
-        // No reference points are kept.
-        "Msvm_CollectedReferencePoints",
-        "Msvm_ReferencePointOfVirtualSystem",
-        "Msvm_ReferencePointOfVirtualSystemCollection",
         // No profile of virtual systems is claimed.
         "Msvm_ElementConformsToProfile",
         // A job's only associator is what it affects.
@@ -349,7 +358,7 @@ async fn walk(nested: &Nested, client: &Client) {
     let host = client.all("Msvm_ComputerSystem").await;
     let host = host.iter().find(|s| world::text(s, "Name") == world::HOST);
     let host = host.unwrap().path.clone().unwrap();
-    for service in [SNAPSHOTS, MANAGEMENT] {
+    for service in [SNAPSHOTS, MANAGEMENT, POINTS] {
         let services = step(client, &host, service).await;
         let [service] = &services[..] else {
             panic!("{service}: {services:?}")

@@ -122,6 +122,57 @@ async fn machines_and_collections() {
 }
 
 #[tokio::test]
+async fn reference_points_come_and_go() {
+    let setup = Setup::new().await;
+    let collection = setup.collection("all", &["a", "b"]).await;
+    let mut changes = setup.client.server.changes();
+    told(&mut changes).await;
+    let service = "Msvm_CollectionReferencePointService";
+    let create = [
+        ("Collection", collection.into()),
+        ("ReferencePointType", Value::Uint16(2)),
+    ];
+    let client = &setup.client;
+    let reply = client.call(service, "CreateReferencePoint", &create).await;
+    client.ended(&reply.reference("Job").unwrap()).await;
+    let point = reply.reference("ResultingReferencePointCollection");
+    let point = point.unwrap();
+    for method in ["RemoveAssociatedData", "DestroyReferencePoint"] {
+        let named = [("AffectedReferencePointCollection", point.clone().into())];
+        let reply = client.call(service, method, &named).await;
+        client.ended(&reply.reference("Job").unwrap()).await;
+    }
+    let told = told(&mut changes).await;
+    for namespace in [CLUSTER, VIRTUALIZATION] {
+        let mut seen = seen_in(&told, namespace);
+        seen.retain(|change| change.instance.class.as_str().contains("ReferencePoint"));
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|change| (change.instance.class.as_str(), change.kind))
+            .collect();
+        let (whole, part) = (
+            "Msvm_ReferencePointCollection",
+            "Msvm_VirtualSystemReferencePoint",
+        );
+        assert_eq!(
+            seen,
+            [
+                (whole, Created),
+                (part, Created),
+                (part, Created),
+                // Its data is gone.
+                (whole, Modified),
+                (part, Modified),
+                (part, Modified),
+                (part, Deleted),
+                (part, Deleted),
+                (whole, Deleted),
+            ]
+        );
+    }
+}
+
+#[tokio::test]
 async fn snapshots_and_every_step_of_their_jobs() {
     let setup = Setup::new().await;
     let collection = setup.collection("all", &["a", "b"]).await;

@@ -33,6 +33,24 @@ async fn full() -> Setup {
         .call(world::SNAPSHOTS, "ApplySnapshot", &apply)
         .await;
     setup.client.ended(&reply.reference("Job").unwrap()).await;
+    let points = "Msvm_CollectionReferencePointService";
+    let create = [
+        ("Collection", shop.into()),
+        ("ReferencePointType", Value::Uint16(2)),
+    ];
+    let client = &setup.client;
+    let reply = client.call(points, "CreateReferencePoint", &create).await;
+    client.ended(&reply.reference("Job").unwrap()).await;
+    let point = reply
+        .reference("ResultingReferencePointCollection")
+        .unwrap();
+    let directory = setup.state.path().join("export");
+    let export = [
+        ("ReferencePointCollection", point.into()),
+        ("ExportDirectory", directory.to_str().unwrap().into()),
+    ];
+    let reply = client.call(points, "ExportReferencePoint", &export).await;
+    client.ended(&reply.reference("Job").unwrap()).await;
     setup
 }
 
@@ -84,6 +102,12 @@ async fn every_instance_is_found_again_by_its_path() {
         "Msvm_ManagementCollection",
         "Msvm_SnapshotCollection",
         "Msvm_ConcreteJob",
+        "Msvm_ReferencePointCollection",
+        "Msvm_VirtualSystemReferencePoint",
+        "Msvm_CollectionReferencePointExportJob",
+        "Msvm_CollectedReferencePoints",
+        "Msvm_ReferencePointOfVirtualSystemCollection",
+        "Msvm_ReferencePointOfVirtualSystem",
         "Msvm_CollectionSnapshotService",
         "Msvm_CollectionManagementService",
         "Msvm_CollectionReferencePointService",
@@ -131,13 +155,13 @@ async fn superclasses_enumerate_their_subclasses_instances() {
     let setup = full().await;
     let client = &setup.client;
     assert_eq!(client.all("CIM_Service").await.len(), 6);
-    assert_eq!(client.all("CIM_ConcreteJob").await.len(), 3);
+    assert_eq!(client.all("CIM_ConcreteJob").await.len(), 5);
     assert_eq!(client.all("CIM_CollectionOfMSEs").await.len(), 2);
     // Two machines, each with its settings and two snapshots.
     assert_eq!(client.all("CIM_SettingData").await.len(), 6);
     assert_eq!(client.all("CIM_HostedDependency").await.len(), 8);
     // A class without provider.
-    assert!(client.all("Msvm_ReferencePointCollection").await.is_empty());
+    assert!(client.all("Msvm_Error").await.is_empty());
     assert_eq!(client.at(INTEROP).all("CIM_Namespace").await.len(), 3);
     assert_eq!(
         client

@@ -122,7 +122,7 @@ async fn a_part_of_a_collections_snapshot_is_applied_but_not_destroyed() {
     let code = done(&setup, "ClearSnapshotState", "SnapshotSettingData", &part).await;
     assert_eq!(code, 32775);
     let convert = done(&setup, "ConvertToReferencePoint", "AffectedSnapshot", &part).await;
-    assert_eq!(convert, 1);
+    assert_eq!(convert, 5);
 }
 
 #[tokio::test(start_paused = true)]

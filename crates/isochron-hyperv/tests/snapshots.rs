@@ -476,40 +476,10 @@ async fn a_job_is_cancelled_while_it_can_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_there_yet_says_so() {
+async fn services_do_not_change_their_state() {
     let setup = Setup::new().await;
-    let collection = setup.collection("shop", &["web"]).await;
-    let snapshot = Value::from(setup.snapshot(&collection, 2).await);
     let client = &setup.client;
     let points = "Msvm_CollectionReferencePointService";
-    for (service, method, parameters, job_type) in [
-        (
-            SNAPSHOTS,
-            "ExportSnapshot",
-            vec![("SnapshotCollection", snapshot.clone())],
-            62,
-        ),
-        (
-            SNAPSHOTS,
-            "ConvertToReferencePoint",
-            vec![("AffectedSnapshotCollection", snapshot)],
-            200,
-        ),
-        (
-            points,
-            "CreateReferencePoint",
-            vec![("Collection", collection.into())],
-            205,
-        ),
-        (points, "ExportReferencePoint", vec![], 206),
-        (points, "RemoveAssociatedData", vec![], 207),
-        (points, "DestroyReferencePoint", vec![], 208),
-    ] {
-        let reply = client.call(service, method, &parameters).await;
-        refused(&setup, &reply, 1, "reference points").await;
-        let job = client.get(&reply.reference("Job").unwrap()).await.unwrap();
-        assert_eq!(number(&job, "JobType"), job_type, "{method}");
-    }
     for (service, method, parameters) in [
         (points, "StartService", vec![]),
         (SNAPSHOTS, "StopService", vec![]),

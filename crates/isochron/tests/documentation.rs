@@ -72,6 +72,9 @@ fn the_tables_of_the_page_are_those_of_the_server() {
     ]);
     host.json(&["snapshot", "apply", "first"]);
     host.json(&["snapshot", "create", "shop", "--type", "recovery"]);
+    host.json(&["refpoint", "create", "shop", "--name", "now"]);
+    let directory = host.path().join("export");
+    host.json(&["refpoint", "export", "now", directory.to_str().unwrap()]);
     let page = page_path();
     host.add_user("root", "administrator", PASSWORD);
     host.python("documented.py", &["root", PASSWORD, page.to_str().unwrap()]);

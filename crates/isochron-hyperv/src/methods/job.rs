@@ -4,6 +4,7 @@
 //! are the same here: a job that can be cancelled always leaves everything as it
 //! was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use isochron_cim::{CimError, Outcome, Value};
@@ -13,7 +14,7 @@ use isochron_engine::model::Job;
 use super::Call;
 use crate::codes::{ManagementReturn, StateChangeReturn};
 use crate::lookup::cim_error;
-use crate::object::job_path;
+use crate::object::Object;
 use crate::render;
 
 /// Calls a method; `None` if there is none of that name.
@@ -41,7 +42,8 @@ pub(super) async fn invoke(
 }
 
 fn error(call: &Call<'_>, job: &Job) -> Option<Value> {
-    let path = job_path(job.id).in_namespace(call.space.name);
+    let object = Object::Job(Arc::new(job.clone()));
+    let path = call.provider.path(call.space, &object);
     render::errors(job, &path).map(Value::from)
 }
 

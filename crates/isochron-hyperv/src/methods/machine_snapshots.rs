@@ -4,13 +4,13 @@
 //! A machine's part of a collection's snapshot can be applied to that machine, but
 //! not destroyed, cleared or converted: the collection's snapshot has all its members.
 
-use isochron_cim::{CimError, Outcome};
+use isochron_cim::{CimError, ObjectPath, Outcome};
 use isochron_engine::model::{JobKind, SnapshotId, SnapshotKind};
-use isochron_engine::{CreateSnapshot, EngineError, ErrorKind, Started};
+use isochron_engine::{CreateSnapshot, EngineError, ErrorKind, PointStarted, Started};
 
-use super::{Call, invalid};
+use super::{Call, invalid, machine_points};
 use crate::codes::{ManagementReturn, ServiceReturn};
-use crate::object::{Member, Object, class, job_path, settings_uuid, single_path};
+use crate::object::{Member, Object, class, job_path, point_path, settings_uuid, single_path};
 use crate::settings::SnapshotSettings;
 
 /// Calls a method; `None` if there is none of that name.
@@ -45,7 +45,10 @@ pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outco
             Ok(()) => call.reply(ManagementReturn::Completed, []),
             Err(error) => refuse(call, &error).await?,
         },
-        "ConvertToReferencePoint" => call.not_supported(JobKind::ConvertSnapshot).await?,
+        "ConvertToReferencePoint" => match convert(call).await {
+            Ok((path, started)) => machine_points::begun(call, path, started),
+            Err(error) => call.refuse(JobKind::ConvertSnapshot, &error).await?,
+        },
         _ => return Ok(None),
     }))
 }
@@ -168,6 +171,17 @@ async fn destroy(call: &Call<'_>, name: &str, tree: bool) -> Result<Started, Eng
         true => engine.destroy_snapshot_tree(id, owner).await,
         false => engine.destroy_snapshot(id, owner).await,
     }
+}
+
+async fn convert(call: &Call<'_>) -> Result<(ObjectPath, PointStarted), EngineError> {
+    let snapshot = single(call, "AffectedSnapshot").await?;
+    let machine = self::snapshot(call, "AffectedSnapshot").await?;
+    let machine = machine.record().machine;
+    // What it says of consistency is the snapshot's already.
+    machine_points::settings(call)?;
+    let (id, owner) = (machine_points::wanted(call, machine)?, call.owner.clone());
+    let started = call.engine.convert_snapshot(snapshot, id, owner).await?;
+    Ok((point_path(started.point, machine), started))
 }
 
 async fn clear(call: &Call<'_>) -> Result<(), EngineError> {

@@ -1,14 +1,17 @@
-//! Msvm_CollectionSnapshotService: takes, applies and destroys snapshots of
-//! collections. What is started goes on in a job (4096); what is refused leaves a
+//! Msvm_CollectionSnapshotService: takes, applies, exports and destroys snapshots of
+//! collections, and turns them into reference points. What is started goes on in a job (4096); what is refused leaves a
 //! job that failed before it began, whose ErrorDescription says why.
 
-use isochron_cim::{CimError, Outcome};
+use isochron_cim::{CimError, ObjectPath, Outcome};
 use isochron_engine::model::{JobKind, SnapshotId, SnapshotKind};
-use isochron_engine::{CreateSnapshot, EngineError, ErrorKind, Started};
+use isochron_engine::{
+    CreateSnapshot, EngineError, ErrorKind, ExportStarted, Exports, PointStarted, Started,
+};
 
-use super::{Call, invalid};
+use super::{Call, exports, invalid, points};
 use crate::codes::ServiceReturn;
-use crate::object::{class, job_path, snapshot_path};
+use crate::export_settings::ExportSettings;
+use crate::object::{class, job_path, point_collection_path, snapshot_path};
 use crate::settings::SnapshotSettings;
 
 /// Calls a method; `None` if there is none of that name.
@@ -26,8 +29,17 @@ pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outco
             let started = destroy(call).await;
             finish(call, JobKind::DestroySnapshot, started).await?
         }
-        "ExportSnapshot" => call.not_supported(JobKind::ExportSnapshot).await?,
-        "ConvertToReferencePoint" => call.not_supported(JobKind::ConvertSnapshot).await?,
+        "ExportSnapshot" => match export(call).await {
+            Ok(started) => {
+                let job = call.path(job_path(started.job));
+                call.reply(ServiceReturn::JobStarted, [("Job", job)])
+            }
+            Err(error) => call.refuse(JobKind::ExportSnapshot, &error).await?,
+        },
+        "ConvertToReferencePoint" => match convert(call).await {
+            Ok((path, started)) => points::begun(call, path, started),
+            Err(error) => call.refuse(JobKind::ConvertSnapshot, &error).await?,
+        },
         _ => return Ok(None),
     }))
 }
@@ -102,6 +114,21 @@ async fn destroy(call: &Call<'_>) -> Result<Started, EngineError> {
     call.engine
         .destroy_snapshot(snapshot.id, call.owner.clone())
         .await
+}
+
+async fn export(call: &Call<'_>) -> Result<ExportStarted, EngineError> {
+    let snapshot = call.snapshot("SnapshotCollection").await?;
+    let settings = call.value("ExportSettingData");
+    let settings = ExportSettings::of_snapshot(settings, &call.provider.decode)?;
+    exports::start(call, Exports::Snapshot(snapshot.id), None, settings).await
+}
+
+async fn convert(call: &Call<'_>) -> Result<(ObjectPath, PointStarted), EngineError> {
+    let snapshot = call.snapshot("AffectedSnapshotCollection").await?;
+    let (id, owner) = (points::wanted(call)?, call.owner.clone());
+    let started = call.engine.convert_snapshot(snapshot.id, id, owner).await?;
+    let path = point_collection_path(started.point, snapshot.collection);
+    Ok((path, started))
 }
 
 /// The reply: a job either way, and for a new snapshot its path to be.

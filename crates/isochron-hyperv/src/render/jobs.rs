@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use isochron_cim::{DateTime, Instance, ObjectPath};
 use isochron_engine::ErrorKind;
-use isochron_engine::model::{Job, JobError, JobKind, JobState};
+use isochron_engine::model::{Job, JobError, JobExport, JobKind, JobState};
 use time::OffsetDateTime;
 
 use super::{set_some, status};
@@ -30,6 +30,19 @@ fn job_type(job: &Job, single: bool) -> (u16, &'static str) {
         JobKind::ApplySnapshot => (71, "Applying a snapshot of a collection"),
         JobKind::DestroySnapshot => (72, "Destroying a snapshot of a collection"),
         JobKind::ExportSnapshot => (62, "Exporting a snapshot of a collection"),
+        JobKind::CreateReferencePoint if single => {
+            (201, "Creating a reference point of a virtual machine")
+        }
+        JobKind::DestroyReferencePoint if single => {
+            (202, "Destroying a reference point of a virtual machine")
+        }
+        JobKind::ExportReferencePoint if single => {
+            (203, "Exporting a reference point of a virtual machine")
+        }
+        JobKind::RemoveReferencePointData if single => (
+            204,
+            "Removing the data of a reference point of a virtual machine",
+        ),
         JobKind::ConvertSnapshot => (200, "Turning a snapshot into a reference point"),
         JobKind::CreateReferencePoint => (205, "Creating a reference point of a collection"),
         JobKind::ExportReferencePoint => (206, "Exporting a reference point of a collection"),
@@ -102,7 +115,6 @@ pub(super) fn job(
         .set("Description", words)
         .set("ElementName", words)
         .set("Name", words)
-        .set("JobType", job_type)
         .set("JobState", job_state(job.state))
         .set("JobStatus", job.step.as_str())
         .set("PercentComplete", u16::from(job.percent))
@@ -121,6 +133,13 @@ pub(super) fn job(
         .set("LocalOrUtcTime", 2_u16)
         .set("RecoveryAction", 2_u16);
     set_some(instance, "Owner", job.owner.as_deref());
+    // The class that tells of files has no JobType.
+    match (&job.export, instance.class.is(class::POINT_EXPORT_JOB)) {
+        (Some(export), true) => exported(job, export, instance),
+        _ => {
+            instance.set("JobType", job_type);
+        }
+    }
     match job.state {
         JobState::Running => status(instance, &[(2, "OK")], 5),
         JobState::Completed => status(instance, &[(2, "OK"), (17, "Completed")], 5),
@@ -134,6 +153,38 @@ pub(super) fn job(
         instance.set("ErrorDescription", error.message.as_str());
         instance.set("ErrorSummaryDescription", error.message);
     }
+}
+
+/// What Msvm_CollectionReferencePointExportJob says of an export: the files as absolute
+/// paths, which are known when it is finished.
+fn exported(job: &Job, export: &JobExport, instance: &mut Instance) {
+    let id = |id: Option<String>| id.unwrap_or_default();
+    let machines = export.machines.iter().map(ToString::to_string);
+    instance
+        .set("CollectionId", id(job.collection.map(|id| id.to_string())))
+        .set(
+            "ReferencePointGroupId",
+            id(job.point.map(|id| id.to_string())),
+        )
+        .set("VirtualMachineId", machines.collect::<Vec<_>>())
+        .set("ExportDirectory", export.directory.display().to_string());
+    let base = export.base.map(|base| base.to_string());
+    set_some(instance, "BaseReferencePointGroupId", base);
+    let (mut disks, mut config) = (Vec::new(), Vec::new());
+    for file in &export.files {
+        let path = export.directory.join(file).display().to_string();
+        match file.extension().is_some_and(|end| end == "qcow2") {
+            true => disks.push(path),
+            false => config.push(path),
+        }
+    }
+    // No log is kept, and a reference point has no memory.
+    instance
+        .set("ExportedDisks", disks)
+        .set("ExportedConfigFilePaths", config)
+        .set("ExportedLogFilePaths", Vec::<String>::new())
+        .set("ExportedRuntimeFilePaths", Vec::<String>::new())
+        .set("ExportedGuestStateFilePaths", Vec::<String>::new());
 }
 
 /// Msvm_ConcreteJob.ErrorCode: what the method that starts such jobs returns for it.

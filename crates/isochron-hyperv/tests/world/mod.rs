@@ -205,20 +205,24 @@ pub struct Setup {
     pub world: World,
     pub engine: Engine,
     pub client: Client,
-    /// Where memory is kept.
-    _state: TempDir,
+    /// Where memory is kept, and what is open to clients.
+    pub state: TempDir,
 }
 
 impl Setup {
     pub async fn new() -> Self {
         let (world, state) = (World::new(), TempDir::new().unwrap());
         let daemon = world.daemon();
+        let config = Config {
+            roots: vec![state.path().to_owned()],
+            ..Config::new(state.path())
+        };
         let engine = Engine::open(
             daemon.hypervisor(),
             daemon.store(),
             daemon.archive(),
             world.clock(),
-            Config::new(state.path()),
+            config,
         )
         .await
         .unwrap();
@@ -227,7 +231,7 @@ impl Setup {
             world,
             engine,
             client,
-            _state: state,
+            state,
         }
     }
 

@@ -117,16 +117,16 @@ else:
         conn, "DestroySnapshot", cim.SNAPSHOTS,
         AffectedSnapshotCollection=cim.named(conn, cim.SNAPSHOT, "late")))
 
-# What this server does not do says so.
-for method, parameter in [("ExportSnapshot", "SnapshotCollection"),
-                          ("ConvertToReferencePoint", "AffectedSnapshotCollection")]:
-    one = conn.EnumerateInstanceNames(cim.SNAPSHOT)[0]
-    code, out = cim.invoke(conn, method, cim.SNAPSHOTS, **{parameter: one})
-    assert code == 1 and cim.why(out), (method, code)
+# An export needs a directory.
+one = conn.EnumerateInstanceNames(cim.SNAPSHOT)[0]
+code, out = cim.invoke(conn, "ExportSnapshot", cim.SNAPSHOTS, SnapshotCollection=one)
+assert code == 4 and "ExportDirectory" in cim.why(out), code
 # Apply and destroy name what is not there.
 nothing = cim.snapshot_path("00000000-0000-4000-8000-000000000000")
 for method, parameter in [("ApplySnapshot", "SnapshotCollection"),
-                          ("DestroySnapshot", "AffectedSnapshotCollection")]:
+                          ("DestroySnapshot", "AffectedSnapshotCollection"),
+                          ("ConvertToReferencePoint", "AffectedSnapshotCollection"),
+                          ("ExportSnapshot", "SnapshotCollection")]:
     for path in [nothing, collection, None]:
         code, out = cim.invoke(conn, method, cim.SNAPSHOTS, **{parameter: path})
         assert code == 4 and cim.why(out), (method, path, code)
