@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use isochron_api::client::{Client, Server};
-use isochron_api::dto::{Definition, Job, JobState, NewMachine, Snapshot};
+use isochron_api::dto::{
+    Definition, Job, JobState, NewMachine, NewSnapshot, Snapshot, SnapshotKind,
+};
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::{Options, Ring};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -214,6 +216,30 @@ impl Stage {
             (_, Some(error)) => bail!("{}", error.message),
             (state, None) => bail!("the job {id} ended as {state:?}"),
         }
+    }
+
+    /// Takes a snapshot of a collection, which must succeed.
+    pub async fn take_snapshot(&self, collection: &str, kind: SnapshotKind) -> Result<Snapshot> {
+        let new = NewSnapshot {
+            collection: collection.to_owned(),
+            name: None,
+            kind,
+            consistency: None,
+            ignore_excluded_disks: false,
+            id: None,
+        };
+        let job = self.client.create_snapshot(&new).await?;
+        let job = self.completed(job).await.context("taking a snapshot")?;
+        let id = job.snapshot_id.context("the job names no snapshot")?;
+        self.snapshot(&id.to_string()).await
+    }
+
+    /// Destroys a snapshot, which must succeed.
+    pub async fn destroy_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
+        let id = snapshot.id.to_string();
+        let job = self.client.destroy_snapshot(&id).await?;
+        self.completed(job).await.context("destroying a snapshot")?;
+        Ok(())
     }
 
     /// The snapshot of that name or identifier.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use isochron_api::dto::{NewCollection, NewSnapshot, SnapshotKind};
+use isochron_api::dto::{NewCollection, SnapshotKind};
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::{Options as RingOptions, Ring};
 
@@ -323,24 +323,14 @@ impl<'a> Bench<'a> {
     }
 
     async fn cut(&self, kind: Type) -> Result<Round> {
-        let new = NewSnapshot {
-            collection: "cut".to_owned(),
-            name: None,
-            kind: match kind {
-                Type::Recovery => SnapshotKind::Recovery,
-                Type::Standard => SnapshotKind::Standard,
-            },
-            consistency: None,
-            ignore_excluded_disks: false,
-            id: None,
+        let kind = match kind {
+            Type::Recovery => SnapshotKind::Recovery,
+            Type::Standard => SnapshotKind::Standard,
         };
         let mut snapshot = None;
         let round = self
             .watched(async {
-                let job = self.stage.client.create_snapshot(&new).await?;
-                let job = self.stage.completed(job).await.context("the snapshot")?;
-                let id = job.snapshot_id.context("the job names no snapshot")?;
-                let taken = self.stage.snapshot(&id.to_string()).await?;
+                let taken = self.stage.take_snapshot("cut", kind).await?;
                 let stands = judge::stands_of(std::slice::from_ref(&taken))?;
                 ensure!(
                     stands.len() == usize::from(self.members),
@@ -348,13 +338,12 @@ impl<'a> Bench<'a> {
                     stands.len(),
                     self.members
                 );
-                snapshot = Some(id);
+                snapshot = Some(taken);
                 Figures::of(&stands).context("no member ran")
             })
             .await?;
-        if let Some(id) = snapshot {
-            let job = self.stage.client.destroy_snapshot(&id.to_string()).await?;
-            self.stage.completed(job).await.context("destroying it")?;
+        if let Some(snapshot) = snapshot {
+            self.stage.destroy_snapshot(&snapshot).await?;
         }
         Ok(round)
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use isochron_api::dto::{NewCollection, NewSnapshot, Snapshot, SnapshotKind};
+use isochron_api::dto::{NewCollection, SnapshotKind};
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::Ring;
 
@@ -180,7 +180,7 @@ async fn round(
     let began = Instant::now();
     let mut snapshots = Vec::new();
     for collection in collections {
-        snapshots.push(create(stage, collection, kind).await?);
+        snapshots.push(stage.take_snapshot(collection, kind).await?);
     }
     let create = began.elapsed();
     let stands = judge::stands_of(&snapshots)?;
@@ -202,14 +202,7 @@ async fn round(
     }
     let verdict = judge::oracle(ring, &snapshots).await?;
     for snapshot in &snapshots {
-        let job = stage
-            .client
-            .destroy_snapshot(&snapshot.id.to_string())
-            .await?;
-        stage
-            .completed(job)
-            .await
-            .context("destroying the snapshot")?;
+        stage.destroy_snapshot(snapshot).await?;
     }
     stage::progress(ring, 1)
         .await
@@ -220,19 +213,4 @@ async fn round(
         create,
         violation,
     })
-}
-
-async fn create(stage: &Stage, collection: &str, kind: SnapshotKind) -> Result<Snapshot> {
-    let new = NewSnapshot {
-        collection: collection.to_owned(),
-        name: None,
-        kind,
-        consistency: None,
-        ignore_excluded_disks: false,
-        id: None,
-    };
-    let job = stage.client.create_snapshot(&new).await?;
-    let job = stage.completed(job).await.context("taking the snapshot")?;
-    let id = job.snapshot_id.context("the job names no snapshot")?;
-    stage.snapshot(&id.to_string()).await
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use futures::future::try_join_all;
-use isochron_api::dto::{NewCollection, NewSnapshot, Snapshot, SnapshotKind};
+use isochron_api::dto::{NewCollection, Snapshot, SnapshotKind};
 use isochron_engine::ports::Store;
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::Ring;
@@ -253,18 +253,7 @@ async fn take(
     kind: SnapshotKind,
     done: &mut Done,
 ) -> Result<Snapshot> {
-    let new = NewSnapshot {
-        collection: collection.to_owned(),
-        name: None,
-        kind,
-        consistency: None,
-        ignore_excluded_disks: false,
-        id: None,
-    };
-    let job = stage.client.create_snapshot(&new).await?;
-    let job = stage.completed(job).await.context("taking a snapshot")?;
-    let id = job.snapshot_id.context("the job names no snapshot")?;
-    let snapshot = stage.snapshot(&id.to_string()).await?;
+    let snapshot = stage.take_snapshot(collection, kind).await?;
     let stands = judge::stands_of(std::slice::from_ref(&snapshot))?;
     let figures = Figures::of(&stands).context("no member ran")?;
     ensure!(
@@ -285,14 +274,7 @@ async fn is_one_instant(ring: &Ring, snapshot: &Snapshot) -> Result<()> {
 }
 
 async fn destroy(stage: &Stage, snapshot: &Snapshot, done: &mut Done) -> Result<()> {
-    let job = stage
-        .client
-        .destroy_snapshot(&snapshot.id.to_string())
-        .await?;
-    stage
-        .completed(job)
-        .await
-        .context("destroying a snapshot")?;
+    stage.destroy_snapshot(snapshot).await?;
     done.destroyed += 1;
     Ok(())
 }
