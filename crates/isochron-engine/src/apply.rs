@@ -280,11 +280,7 @@ async fn save(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(), E
         .find_map(|m| m.rescue.as_ref())
         .and_then(|file| file.parent())
     {
-        tokio::fs::create_dir_all(directory)
-            .await
-            .map_err(|error| {
-                EngineError::failed(format!("cannot create {}: {error}", directory.display()))
-            })?;
+        inner.hypervisor.create_directory(directory).await?;
     }
     let guarded: Vec<_> = plan
         .members

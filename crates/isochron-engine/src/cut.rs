@@ -163,11 +163,7 @@ async fn prepare(
         .find_map(|member| member.memory.as_ref())
         && let Some(directory) = memory.parent()
     {
-        tokio::fs::create_dir_all(directory)
-            .await
-            .map_err(|error| {
-                EngineError::failed(format!("cannot create {}: {error}", directory.display()))
-            })?;
+        inner.hypervisor.create_directory(directory).await?;
     }
     each(&plan.members, |_, member| async move {
         let _step = step!("create overlays", member.machine.name);

@@ -640,6 +640,7 @@ impl Inner {
 
     /// Removes a snapshot's memory directory if it is empty.
     pub(crate) async fn remove_memory_directory(&self, snapshot: SnapshotId) {
-        let _ = tokio::fs::remove_dir(self.memory_root().join(snapshot.to_string())).await;
+        let directory = self.memory_root().join(snapshot.to_string());
+        self.hypervisor.remove_directory(&directory).await;
     }
 }

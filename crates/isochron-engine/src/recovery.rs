@@ -547,17 +547,8 @@ async fn try_to_collect(inner: &Inner, machine: MachineId) -> bool {
 impl Inner {
     /// Removes memory directories that belong to no snapshot.
     async fn remove_stray_memory(&self) {
-        let Ok(mut entries) = tokio::fs::read_dir(self.memory_root()).await else {
-            return;
-        };
-        while let Ok(Some(entry)) = entries.next_entry().await {
-            let Some(id) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
+        for name in self.hypervisor.list_directory(&self.memory_root()).await {
+            let Ok(id) = name.parse() else { continue };
             if matches!(
                 self.records.get::<Snapshot>(&snapshot_key(id)).await,
                 Ok(None)

@@ -16,7 +16,7 @@
 //! from that memory again. A snapshot that a saved machine takes part in holds the
 //! same file; it is deleted when neither needs it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +106,9 @@ async fn save(
     progress: &Progress,
 ) -> Result<Job, EngineError> {
     inner.write_journal(journal).await?;
-    create_parent(&plan.memory).await?;
+    if let Some(directory) = plan.memory.parent() {
+        inner.hypervisor.create_directory(directory).await?;
+    }
     let guarded = Guarded {
         machine: plan.machine.id,
         resume: true,
@@ -349,15 +351,6 @@ pub(crate) async fn take_back_restore(inner: &Inner, journal: &Journal) -> Resul
     let mut transaction = inner.records.begin().await;
     transaction.delete(journal_key(journal.job));
     transaction.commit().await
-}
-
-async fn create_parent(file: &Path) -> Result<(), EngineError> {
-    let Some(directory) = file.parent() else {
-        return Ok(());
-    };
-    tokio::fs::create_dir_all(directory).await.map_err(|error| {
-        EngineError::failed(format!("cannot create {}: {error}", directory.display()))
-    })
 }
 
 impl Inner {

@@ -243,6 +243,31 @@ impl Hypervisor for SimHypervisor {
             .await
     }
 
+    async fn create_directory(&self, path: &Path) -> Result<(), HypervisorError> {
+        let mut state = self.daemon.world().state();
+        state.directories.insert(path.to_owned());
+        Ok(())
+    }
+
+    async fn remove_directory(&self, path: &Path) {
+        let mut state = self.daemon.world().state();
+        let is_within = |other: &std::path::PathBuf| other.starts_with(path) && other != path;
+        if !state.files.paths().any(is_within) && !state.directories.iter().any(is_within) {
+            state.directories.remove(path);
+        }
+    }
+
+    async fn list_directory(&self, path: &Path) -> Vec<String> {
+        let state = self.daemon.world().state();
+        let within = state
+            .directories
+            .iter()
+            .filter(|d| d.parent() == Some(path));
+        within
+            .filter_map(|directory| Some(directory.file_name()?.to_str()?.to_owned()))
+            .collect()
+    }
+
     async fn delete_file(&self, path: &Path) -> Result<(), HypervisorError> {
         self.daemon
             .call(on_file(Point::DeleteFile, path), |state| {

@@ -1,7 +1,7 @@
 //! Everything in a world that changes: files, processes, guards, records.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use isochron_engine::model::{MachineId, Power};
@@ -22,6 +22,7 @@ pub(crate) struct State {
     last_process: u32,
     pub(crate) guards: BTreeMap<u64, Watch>,
     last_guard: u64,
+    pub(crate) directories: BTreeSet<PathBuf>,
     pub(crate) records: BTreeMap<String, Record>,
     pub(crate) revision: Revision,
     pub(crate) exports: Exports,

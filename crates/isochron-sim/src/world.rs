@@ -263,6 +263,13 @@ impl World {
         guest.live_disks(&state.files)
     }
 
+    /// The directories that were created below this one.
+    pub fn directories(&self, below: &Path) -> Vec<PathBuf> {
+        let state = self.state();
+        let is_below = |path: &&PathBuf| path.starts_with(below) && *path != below;
+        state.directories.iter().filter(is_below).cloned().collect()
+    }
+
     /// What a layer reads as, with those beneath it as the files' headers say:
     /// its written blocks.
     ///

@@ -57,12 +57,28 @@ pub(super) async fn conclude(
         },
         Err(error) => error,
     };
-    let error = EngineError::new(
-        failure.kind,
-        format!("{failure}; what it left is not cleared away yet, and this goes on ({unsettled})"),
-    );
-    progress.finish(&inner.records, None, Some(error)).await;
-    tokio::spawn(settle_until_done(Arc::clone(inner), exporting, Some(own)));
+    // How it ends is not known yet: its job says so when it is.
+    tracing::warn!(job = %exporting.job, error = %unsettled, "the export is not settled yet");
+    progress.step(99, "it is being found out what was written");
+    let ending = Ending {
+        exported,
+        failure,
+        progress: progress.clone(),
+        _own: own,
+    };
+    tokio::spawn(settle_until_done(
+        Arc::clone(inner),
+        exporting,
+        Some(ending),
+    ));
+}
+
+/// How the job of an export that is not settled ends, and what it holds until then.
+struct Ending {
+    exported: Exported,
+    failure: EngineError,
+    progress: Progress,
+    _own: Pass,
 }
 
 /// Remembers a whole export, and ends its job.
@@ -154,22 +170,13 @@ async fn settle(inner: &Inner, exporting: &Exporting) -> Result<Settled, EngineE
     }
 }
 
-/// Tries again until it is done, ever more slowly. Its job has ended.
-async fn settle_until_done(inner: Arc<Inner>, exporting: Exporting, own: Option<Pass>) {
+/// Tries again until it is done, ever more slowly. Without an ending, its job has ended
+/// already.
+async fn settle_until_done(inner: Arc<Inner>, exporting: Exporting, ending: Option<Ending>) {
     let mut pause = Duration::from_secs(1);
     loop {
         inner.clock.sleep(pause).await;
-        let settled = async {
-            match settle(&inner, &exporting).await? {
-                Settled::Gone => forget(&inner, &exporting).await,
-                Settled::Whole => {
-                    let mut transaction = inner.records.begin().await;
-                    remember(&inner, &mut transaction, &exporting).await?;
-                    transaction.commit().await
-                }
-            }
-        };
-        match settled.await {
+        match settle_and_record(&inner, &exporting, ending.as_ref()).await {
             Ok(()) => break,
             Err(error) => {
                 tracing::warn!(job = %exporting.job, %error, "an export is not settled yet");
@@ -177,7 +184,31 @@ async fn settle_until_done(inner: Arc<Inner>, exporting: Exporting, own: Option<
         }
         pause = (pause * 2).min(Duration::from_secs(60));
     }
-    drop(own);
+}
+
+async fn settle_and_record(
+    inner: &Inner,
+    exporting: &Exporting,
+    ending: Option<&Ending>,
+) -> Result<(), EngineError> {
+    match (settle(inner, exporting).await?, ending) {
+        (Settled::Whole, Some(ending)) => {
+            commit(inner, exporting, &ending.exported, &ending.progress).await
+        }
+        (Settled::Whole, None) => {
+            let mut transaction = inner.records.begin().await;
+            remember(inner, &mut transaction, exporting).await?;
+            transaction.commit().await
+        }
+        (Settled::Gone, ending) => {
+            forget(inner, exporting).await?;
+            if let Some(ending) = ending {
+                let failure = Some(ending.failure.clone());
+                ending.progress.finish(&inner.records, None, failure).await;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// At start: every export under way is cleared away, or, where its directory is there,

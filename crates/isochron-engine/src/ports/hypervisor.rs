@@ -230,6 +230,29 @@ pub trait Hypervisor: Send + Sync + 'static {
         }
     }
 
+    /// Creates a directory and those above it; `Ok` if it is there.
+    async fn create_directory(&self, path: &Path) -> Result<(), HypervisorError> {
+        tokio::fs::create_dir_all(path).await.map_err(|error| {
+            HypervisorError::Failed(format!("cannot create {}: {error}", path.display()))
+        })
+    }
+
+    /// Removes a directory that is empty; others stay.
+    async fn remove_directory(&self, path: &Path) {
+        let _ = tokio::fs::remove_dir(path).await;
+    }
+
+    /// What is in a directory, by name; nothing if it is not there.
+    async fn list_directory(&self, path: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        if let Ok(mut entries) = tokio::fs::read_dir(path).await {
+            while let Ok(Some(entry)) = entries.next_entry().await {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names
+    }
+
     /// Deletes a file; `Ok` if it is not there.
     async fn delete_file(&self, path: &Path) -> Result<(), HypervisorError>;
 

@@ -93,8 +93,8 @@ impl Scene {
         let memory = snapshots
             .iter()
             .filter(|s| s.kind == SnapshotKind::Standard);
-        let directories = std::fs::read_dir(self.state.path().join("memory"));
-        let directories = directories.map_or(0, Iterator::count);
+        let directories = self.world.directories(&self.state.path().join("memory"));
+        let directories = directories.len();
         ensure!(
             directories == memory.count(),
             "{directories} directories of memory"
