@@ -14,7 +14,13 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let mut blocks = 0;
-    while let Ok(Some(run)) = leaves.next(1000) {
+    loop {
+        let run = match leaves.next(1000) {
+            Ok(Some(run)) => run,
+            Ok(None) => break,
+            // Nobody reads on after a failure.
+            Err(_) => return,
+        };
         assert!(run.blocks() > 0 && run.blocks() <= 1000);
         blocks += run.blocks();
         if blocks > 1 << 20 {
