@@ -597,6 +597,12 @@ impl Engine {
     pub(crate) async fn pause(&self, id: MachineId) -> Result<(), EngineError> {
         let _pass = self.inner.enter_machines("it is being paused", [id])?;
         let (machine, live) = self.live(id).await?;
+        // Or a start that could not be recorded as done would be finished by recovery.
+        if self.inner.records.starting().await?.contains(&id) {
+            let mut transaction = self.inner.records.begin().await;
+            transaction.started(id);
+            transaction.commit().await?;
+        }
         if live.power().await? == Power::Running {
             self.inner.saw_power(&machine, Power::Running);
             live.stop().await?;

@@ -419,6 +419,11 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
         .await;
     }
     for machine in inner.records.starting().await? {
+        // What an operation was doing with it is the journal's to say.
+        let mut members = journals.iter().flat_map(|journal| &journal.members);
+        if members.any(|member| member.machine == machine) {
+            continue;
+        }
         if let Err(error) = finish_start(inner, machine).await {
             tracing::error!(%machine, %error, "it was being started and does not run yet");
         }

@@ -243,6 +243,24 @@ answers! {
     }
 }
 
+/// Its start could not be recorded as done; what its owner asked for since holds.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_was_paused_after_a_start_with_a_failing_store_stays_paused() {
+    let host = Host::new().await;
+    let machine = host.off("a").await;
+    let world = host.world.clone();
+    host.world.on(Point::Resume, When::After, move |_, _| {
+        for _ in 0..8 {
+            world.fail_next(Point::Commit, None, When::Before, Fault::Error);
+        }
+    });
+    host.engine.start_machine(machine).await.unwrap();
+    host.world.forgive();
+    host.engine.pause_machine(machine).await.unwrap();
+    let engine = host.reopened().await;
+    assert_eq!(engine.power(machine).await.unwrap(), Power::Paused);
+}
+
 /// Found by a random history: its process stood, and nobody resumed it.
 #[tokio::test(start_paused = true)]
 async fn a_machine_that_was_being_started_when_the_daemon_died_runs() {
