@@ -4,8 +4,6 @@
 # nothing when all is there. Rust is not installed by this script.
 set -eu
 
-missing=
-reasons=
 # need PACKAGE REASON: notes a package that is missing.
 need() {
     case " $missing " in *" $1 "*) return ;; esac
@@ -16,28 +14,34 @@ need() {
 # /sbin is not on every user's path.
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" > /dev/null 2>&1; }
 
-have qemu-system-x86_64 || need qemu-system-x86 "runs the guests"
-have qemu-img || need qemu-utils "creates and reads disk images"
-if ! have busybox || ! busybox --list 2> /dev/null | grep -qx acpid ||
-    ldd "$(command -v busybox)" 2> /dev/null | grep -q '=>'; then
-    need busybox-static "the guests' shell"
-fi
-{ have mkfs.ext4 && have e2fsck && have debugfs; } ||
-    need e2fsprogs "the guests' file system, and its inspection"
-have zstd || need zstd "unpacks kernel modules"
-have xz || need xz-utils "unpacks kernel modules"
-have gzip || need gzip "unpacks kernel modules"
-have wbemcli || need sblim-wbemcli "a CIM client that the tests drive the daemon with"
-python3 -c 'import venv, ensurepip' 2> /dev/null ||
-    need python3-venv "environment for pywbem, the tests' other CIM client"
-# A static library: the guest program is linked without shared ones.
-{ have cc && have make && [ -n "$(cc -print-file-name=libc.a | grep / || true)" ]; } ||
-    need build-essential "compiles the embedded database and links the guest program"
+# Notes every package that is missing.
+look() {
+    missing=
+    reasons=
+    have qemu-system-x86_64 || need qemu-system-x86 "runs the guests"
+    have qemu-img || need qemu-utils "creates and reads disk images"
+    if ! have busybox || ! busybox --list 2> /dev/null | grep -qx acpid ||
+        ldd "$(command -v busybox)" 2> /dev/null | grep -q '=>'; then
+        need busybox-static "the guests' shell"
+    fi
+    { have mkfs.ext4 && have e2fsck && have debugfs; } ||
+        need e2fsprogs "the guests' file system, and its inspection"
+    have zstd || need zstd "unpacks kernel modules"
+    have xz || need xz-utils "unpacks kernel modules"
+    have gzip || need gzip "unpacks kernel modules"
+    have wbemcli || need sblim-wbemcli "a CIM client that the tests drive the daemon with"
+    python3 -c 'import venv, ensurepip' 2> /dev/null ||
+        need python3-venv "environment for pywbem, the tests' other CIM client"
+    # A static library: the guest program is linked without shared ones.
+    { have cc && have make && [ -n "$(cc -print-file-name=libc.a | grep / || true)" ]; } ||
+        need build-essential "compiles the embedded database and links the guest program"
+}
 
 if ! have cargo; then
     echo "prereqs: Rust is missing (cargo, 1.88 or later); see https://rustup.rs" >&2
     exit 1
 fi
+look
 [ -n "$missing" ] || exit 0
 
 id= version=
@@ -70,6 +74,20 @@ else
 fi
 echo "prereqs: installing them with apt-get"
 $as_root apt-get -qq update < /dev/null
-# shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq install -y --no-install-recommends $missing < /dev/null
+install() {
+    # shellcheck disable=SC2086
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends $missing < /dev/null
+}
+install
+look
+[ -n "$missing" ] || exit 0
+# QEMU's packages go together: one of another version gives way to what is installed.
+echo "prereqs: that took out what goes with another version; installing it again"
+printf '%s' "$reasons"
+install
+look
+if [ -n "$missing" ]; then
+    echo "prereqs: apt-get did not install:$missing" >&2
+    exit 1
+fi
