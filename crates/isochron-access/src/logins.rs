@@ -121,6 +121,15 @@ impl Authenticator for Logins {
             None => Err(Denied::Unknown),
         }
     }
+
+    fn role_now(&self, principal: &Principal) -> Option<isochron_cim::Role> {
+        let inner = &self.0;
+        let role = match &principal.name {
+            Some(name) => inner.users.get(name)?.role,
+            None => inner.config.anonymous?,
+        };
+        Some(cim_role(role))
+    }
 }
 
 #[async_trait]

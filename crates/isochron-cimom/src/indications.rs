@@ -39,7 +39,7 @@ use crate::space::Space;
 use filter::Filter;
 use queue::{Queue, Verdict, deliver};
 
-pub use listener::{ExportError, Listener, Listeners};
+pub use listener::{Listener, Listeners};
 pub use queue::Delivery;
 
 /// The classes of which clients make instances.
@@ -199,7 +199,7 @@ impl Indications {
             return Ok(());
         }
         let name = format!("{} ({url})", text(instance, "Name"));
-        let queue = Arc::new(Queue::new(name, self.interop.keeper().limits.queue));
+        let queue = Arc::new(Queue::new(self.interop.keeper().limits.queue));
         let listener = self.options.listeners.at(&url);
         let (task, result) = match listener {
             Ok(listener) => {
@@ -215,7 +215,7 @@ impl Indications {
                     .boxed()
                 };
                 let delivery = self.options.delivery;
-                let task = deliver(queue.clone(), listener, delivery, Box::new(failing));
+                let task = deliver(name, queue.clone(), listener, delivery, Box::new(failing));
                 let task = Task(tokio::spawn(task).abort_handle());
                 (Some(task), Ok(()))
             }
@@ -377,8 +377,15 @@ impl Indications {
                 continue;
             };
             for destination in watch.subscribed.values() {
-                if let Some(destination) = table.destinations.get(destination) {
-                    destination.queue.push(indication.clone());
+                if let Some(destination) = table.destinations.get(destination)
+                    && destination.queue.push(indication.clone())
+                {
+                    let (destination, limit) = (&destination.url, destination.queue.limit());
+                    tracing::warn!(
+                        destination,
+                        limit,
+                        "its queue is full: the oldest are dropped"
+                    );
                 }
             }
         }

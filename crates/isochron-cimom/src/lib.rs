@@ -27,7 +27,7 @@ mod schema;
 mod space;
 mod test_provider;
 
-pub use indications::{Delivery, ExportError, IndicationOptions, Listener, Listeners};
+pub use indications::{Delivery, IndicationOptions, Listener, Listeners};
 pub use limits::Limits;
 pub use manager::{ObjectManager, OpenError};
 pub use records::{MemoryRecords, Record, RecordWrite, Records, RecordsError};

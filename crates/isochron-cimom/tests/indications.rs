@@ -366,10 +366,8 @@ async fn a_dead_and_a_silent_destination_hold_up_nobody() {
 
 #[tokio::test]
 async fn an_indication_is_given_up_after_so_many_attempts() {
-    let delivery = Delivery {
-        retry_attempts: 2,
-        ..FAST
-    };
+    let mut delivery = FAST;
+    delivery.retries.attempts = 2;
     let test = Test::with(Limits::default(), delivery).await;
     let (listener, _) = test.listening(2).await;
     listener.answers([Answer::Status(1); 4]);

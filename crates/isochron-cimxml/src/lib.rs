@@ -17,4 +17,4 @@ pub mod operations;
 
 pub use decode::{DecodeError, Limits, decode_embedded};
 pub use http::{Config, FACE, Server};
-pub use listener::{ExportError, Listener, ListenerAddress, ListenerConfig};
+pub use listener::Listener;

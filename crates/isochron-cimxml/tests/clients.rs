@@ -101,6 +101,10 @@ impl Authenticator for ByName {
             None => Err(Denied::Unknown),
         }
     }
+
+    fn role_now(&self, principal: &Principal) -> Option<Role> {
+        Some(principal.role)
+    }
 }
 
 struct OneUser;
@@ -119,6 +123,10 @@ impl Authenticator for OneUser {
             }
             _ => Err(Denied::Unknown),
         }
+    }
+
+    fn role_now(&self, principal: &Principal) -> Option<Role> {
+        Some(principal.role)
     }
 }
 

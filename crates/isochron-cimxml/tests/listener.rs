@@ -6,23 +6,23 @@
 use std::time::Duration;
 
 use isochron_cim::{Instance, ObjectPath};
-use isochron_cimxml::{ExportError, Listener, ListenerAddress, ListenerConfig};
+use isochron_cimxml::Listener;
+use isochron_net::outgoing::{Outgoing, SendError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-fn config() -> ListenerConfig {
-    ListenerConfig {
+fn config() -> Outgoing {
+    Outgoing {
         answer: Duration::from_millis(500),
         message_max: 10_000,
-        ..ListenerConfig::default()
+        ..Outgoing::default()
     }
 }
 
 async fn listener() -> (TcpListener, Listener) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/listen?to=me", socket.local_addr().unwrap());
-    let address = ListenerAddress::parse(&url, &config()).unwrap();
-    (socket, Listener::new(address, config()))
+    (socket, Listener::at(&url, config()).unwrap())
 }
 
 /// Reads one request: its head and its body.
@@ -163,7 +163,7 @@ async fn answers_say_whether_to_send_again() {
         });
         let error = listener.export(&indication()).await.unwrap_err();
         assert_eq!(
-            matches!(error, ExportError::Unreachable(_)),
+            matches!(error, SendError::Unreachable(_)),
             again,
             "{shown}: {error}"
         );
@@ -176,12 +176,12 @@ async fn silence_and_absence_and_size_are_errors() {
     let (socket, mut silent) = listener().await;
     assert!(matches!(
         silent.export(&indication()).await,
-        Err(ExportError::Unreachable(_))
+        Err(SendError::Unreachable(_))
     ));
     drop(socket);
     assert!(matches!(
         silent.export(&indication()).await,
-        Err(ExportError::Unreachable(_))
+        Err(SendError::Unreachable(_))
     ));
 
     let (_socket, mut listener) = listener().await;
@@ -189,6 +189,6 @@ async fn silence_and_absence_and_size_are_errors() {
     large.set("Padding", "x".repeat(20_000));
     assert!(matches!(
         listener.export(&large).await,
-        Err(ExportError::Refused(_))
+        Err(SendError::Refused(_))
     ));
 }

@@ -13,6 +13,11 @@ pub const EVENTING: &str = "http://schemas.xmlsoap.org/ws/2004/08/eventing";
 pub const WSMAN: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman.xsd";
 /// Microsoft's additions to WS-Management (MS-WSMV §2.2.1).
 pub const WSMV: &str = "http://schemas.microsoft.com/wbem/wsman/1/wsman.xsd";
+/// Security tokens (WS-Trust, February 2005).
+pub const TRUST: &str = "http://schemas.xmlsoap.org/ws/2005/02/trust";
+/// What such a token says (WS-Security 1.0).
+pub const SECURITY: &str =
+    "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd";
 /// The CIM binding (DSP0227).
 pub const BINDING: &str = "http://schemas.dmtf.org/wbem/wsman/1/cimbinding.xsd";
 /// What all classes share (DSP0230).

@@ -4,72 +4,15 @@
 
 mod common;
 
-use common::{ENUMERATION, Running, WMI, envelope};
-use isochron_cim::Instance;
+use std::sync::Arc;
+
+use common::eventing::{
+    PULL, PUSH, between, event, filter, manage, notify_to, pull, subscribe, subscribe_to,
+};
+use common::{Running, WMI};
+use isochron_cim::{Principal, Role};
+use isochron_net::{Authenticator, Denied, Peer};
 use isochron_wsman::Config;
-
-const EVENTING: &str = "http://schemas.xmlsoap.org/ws/2004/08/eventing";
-const PULL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/Pull";
-const WQL: &str = "http://schemas.microsoft.com/wbem/wsman/1/WQL";
-
-fn with_eventing(envelope: String) -> String {
-    envelope
-        .replacen(
-            "<s:Header>",
-            "<s:Header xmlns:e=\"http://schemas.xmlsoap.org/ws/2004/08/eventing\">",
-            1,
-        )
-        .replacen(
-            "<s:Body>",
-            "<s:Body xmlns:e=\"http://schemas.xmlsoap.org/ws/2004/08/eventing\">",
-            1,
-        )
-}
-
-fn subscribe(mode: &str, more: &str) -> String {
-    let body = format!("<e:Subscribe><e:Delivery Mode=\"{mode}\"/>{more}</e:Subscribe>");
-    let action = format!("{EVENTING}/Subscribe");
-    with_eventing(envelope(&action, &format!("{WMI}/*"), "", &body))
-}
-
-fn filter(query: &str) -> String {
-    format!("<w:Filter Dialect=\"{WQL}\">{query}</w:Filter>")
-}
-
-fn manage(verb: &str, identifier: &str, body: &str) -> String {
-    let headers = format!("<e:Identifier>{identifier}</e:Identifier>");
-    let body = format!("<e:{verb}>{body}</e:{verb}>");
-    let action = format!("{EVENTING}/{verb}");
-    with_eventing(envelope(&action, &format!("{WMI}/*"), &headers, &body))
-}
-
-fn pull(context: &str, headers: &str, more: &str) -> String {
-    let body =
-        format!("<n:Pull><n:EnumerationContext>{context}</n:EnumerationContext>{more}</n:Pull>");
-    envelope(
-        &format!("{ENUMERATION}/Pull"),
-        &format!("{WMI}/*"),
-        headers,
-        &body,
-    )
-}
-
-fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
-    let at = text
-        .find(from)
-        .unwrap_or_else(|| panic!("no {from} in {text}"))
-        + from.len();
-    &text[at..at + text[at..].find(to).unwrap()]
-}
-
-/// Something that happens, with a number.
-fn event(number: u32) -> Instance {
-    let mut thing = Instance::new("T_Thing");
-    thing.set("Name", "one");
-    let mut event = Instance::new("CIM_InstModification");
-    event.set("Number", number).set("SourceInstance", thing);
-    event
-}
 
 #[tokio::test]
 async fn events_are_pulled_as_they_come() {
@@ -179,74 +122,217 @@ async fn a_subscription_ends_with_its_time_or_its_release() {
     server.stop().await;
 }
 
+/// Everybody is a reader.
+struct Readers;
+
+#[async_trait::async_trait]
+impl Authenticator for Readers {
+    async fn authenticate(&self, _: Option<&str>, _: &Peer) -> Result<Principal, Denied> {
+        Ok(Principal::user("ada", Role::Reader))
+    }
+
+    fn role_now(&self, _: &Principal) -> Option<Role> {
+        Some(Role::Reader)
+    }
+}
+
+#[tokio::test]
+async fn a_reader_pulls_events_and_does_not_say_where_we_send_to() {
+    let server = Running::start(Config {
+        authenticator: Arc::new(Readers),
+        ..Config::default()
+    })
+    .await;
+    let query = filter("SELECT * FROM X");
+    server.ok(&subscribe(PULL, &query)).await;
+    let notified = subscribe_to(PUSH, "", &notify_to("http://127.0.0.1:1"), &query);
+    let end_to = "<e:EndTo><a:Address>http://127.0.0.1:1</a:Address></e:EndTo>";
+    let ended = subscribe(PULL, &format!("{end_to}{query}"));
+    for sent in [notified, ended] {
+        let (_, reply) = server.send(&sent).await;
+        assert!(
+            reply.contains("<s:Value>w:AccessDenied</s:Value>"),
+            "{reply}"
+        );
+    }
+    server.stop().await;
+}
+
+/// Where it is said; what is sent; the subcode, the detail's last step, the number.
+type Case = (
+    &'static str,
+    String,
+    &'static str,
+    Option<&'static str>,
+    u32,
+);
+
 #[tokio::test]
 async fn what_cannot_be_subscribed_to_has_its_fault() {
     let server = Running::start(Config::default()).await;
-    let push = "http://schemas.xmlsoap.org/ws/2004/08/eventing/DeliveryModes/Push";
     let query = filter("SELECT * FROM CIM_InstModification");
-    let end = format!("<e:EndTo><a:Address>x:y</a:Address></e:EndTo>{query}");
     let expires = format!("<e:Expires>2001-01-01T00:00:00Z</e:Expires>{query}");
     let xpath = "<e:Filter Dialect=\"http://www.w3.org/TR/1999/REC-xpath-19991116\">x</e:Filter>";
-    for (what, sent, subcode, number) in [
+    let here = notify_to("http://127.0.0.1:1/sink");
+    let to = |delivery: &str, more: &str| {
+        subscribe_to(
+            PUSH,
+            "",
+            &format!("{here}{delivery}"),
+            &format!("{more}{query}"),
+        )
+    };
+    let unsupported = |rule, sent, detail| -> Case {
+        (rule, sent, "w:UnsupportedFeature", Some(detail), 2150858818)
+    };
+    let elsewhere = |url: &str| subscribe_to(PUSH, "", &notify_to(url), &query);
+    let end_to = |url: &str| {
+        to(
+            "",
+            &format!("<e:EndTo><a:Address>{url}</a:Address></e:EndTo>"),
+        )
+    };
+    let profile = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile";
+    let anonymous = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous";
+    let cases: Vec<Case> = vec![
         (
-            "10.2.9",
-            subscribe(push, &query),
+            "10.2.7",
+            subscribe("urn:other", &query),
             "e:DeliveryModeRequestedUnavailable",
-            2150858782_u32,
-        ),
-        (
-            "10.2",
-            subscribe(PULL, &end),
-            "w:UnsupportedFeature",
-            2150858818,
+            None,
+            2150858782,
         ),
         (
             "10.2",
             subscribe(PULL, &expires),
             "e:InvalidExpirationTime",
+            None,
             2150858783,
         ),
         (
             "10.2.2",
             subscribe(PULL, xpath),
             "n:FilterDialectRequestedUnavailable",
+            None,
             2150858777,
         ),
         (
             "10.2.2",
             subscribe(PULL, ""),
             "e:FilteringRequestedUnavailable",
+            None,
             2150858786,
         ),
         (
             "10.2.2",
             subscribe(PULL, &filter("SELECT")),
             "n:CannotProcessFilter",
+            None,
             2150858778,
         ),
         (
-            "10.3",
+            "10.4",
             manage("Renew", "none", ""),
             "e:InvalidMessage",
+            None,
             2150858789,
         ),
         (
-            "10.4",
-            manage("Unsubscribe", "none", "").replace("Identifier", "Other"),
+            "10.3",
+            manage("GetStatus", "none", ""),
             "e:InvalidMessage",
+            None,
             2150858789,
         ),
-    ] {
+        (
+            "10.5",
+            manage("Unsubscribe", "none", "").replace("Identifier", "Other"),
+            "e:InvalidMessage",
+            None,
+            2150858789,
+        ),
+        // Delivery by us.
+        unsupported("10.2.1", subscribe(PUSH, &query), "AddressingMode"),
+        unsupported("10.2.1", elsewhere(""), "AddressingMode"),
+        unsupported("10.2.1", elsewhere(anonymous), "AddressingMode"),
+        unsupported("10.2.1", elsewhere("http://192.0.2.1/x"), "AddressingMode"),
+        unsupported("10.2.1", elsewhere("http://sink.example"), "AddressingMode"),
+        unsupported("10.2.1", elsewhere("ftp://127.0.0.1"), "AddressingMode"),
+        unsupported("10.6", end_to("http://192.0.2.1/x"), "AddressingMode"),
+        unsupported(
+            "10.2.1",
+            to(&format!("<w:Auth Profile=\"{profile}/http/digest\"/>"), ""),
+            "AuthorizationMode",
+        ),
+        unsupported(
+            "10.2.1",
+            to(&format!("<w:Auth Profile=\"{profile}/http/basic\"/>"), ""),
+            "FormatSecurityToken",
+        ),
+        unsupported(
+            "10.2.1",
+            to("<w:ContentEncoding>EBCDIC</w:ContentEncoding>", ""),
+            "CharacterSet",
+        ),
+        (
+            "10.2.3",
+            to(
+                "<w:ConnectionRetry Total=\"x\">PT1S</w:ConnectionRetry>",
+                "",
+            ),
+            "w:SchemaValidationError",
+            None,
+            2150858817,
+        ),
+        unsupported(
+            "10.2.5",
+            to("<w:Heartbeats>PT0.5S</w:Heartbeats>", ""),
+            "Heartbeats",
+        ),
+        unsupported("10.2.6", to("", "<w:SendBookmarks/>"), "Bookmarks"),
+        unsupported("10.2.6", to("", "<w:Bookmark>x</w:Bookmark>"), "Bookmarks"),
+        unsupported(
+            "10.2.9.4",
+            to("<w:MaxElements>2</w:MaxElements>", ""),
+            "FormatMismatch",
+        ),
+        unsupported(
+            "10.2.9.4",
+            to("<w:MaxTime>PT1S</w:MaxTime>", ""),
+            "FormatMismatch",
+        ),
+        unsupported(
+            "10.2.9.4",
+            to(
+                "<w:MaxEnvelopeSize Policy=\"x\">9000</w:MaxEnvelopeSize>",
+                "",
+            ),
+            "MaxEnvelopePolicy",
+        ),
+        unsupported(
+            "10.2.9.4",
+            to("<w:MaxEnvelopeSize>100</w:MaxEnvelopeSize>", ""),
+            "MaxEnvelopeSize",
+        ),
+    ];
+    for (rule, sent, subcode, detail, number) in cases {
         let (status, reply) = server.send(&sent).await;
-        assert_eq!(status, 500, "{what}: {reply}");
+        assert_eq!(status, 500, "{rule}: {reply}");
         assert!(
             reply.contains(&format!("<s:Value>{subcode}</s:Value>")),
-            "{what}: {reply}"
+            "{rule}: {reply}"
         );
         assert!(
             reply.contains(&format!("Code=\"{number}\"")),
-            "{what}: {reply}"
+            "{rule}: {reply}"
         );
+        let told = reply.contains("<w:FaultDetail>");
+        assert_eq!(told, detail.is_some(), "{rule}: {reply}");
+        let detail = format!(
+            "/faultDetail/{}</w:FaultDetail>",
+            detail.unwrap_or_default()
+        );
+        assert!(!told || reply.contains(&detail), "{rule} {detail}: {reply}");
     }
     server.stop().await;
 }

@@ -705,6 +705,10 @@ async fn a_caller_who_may_not_is_told_so() {
                 isochron_cim::Role::Reader,
             ))
         }
+
+        fn role_now(&self, _: &isochron_cim::Principal) -> Option<isochron_cim::Role> {
+            Some(isochron_cim::Role::Reader)
+        }
     }
     let server = Running::start(Config {
         authenticator: std::sync::Arc::new(Reader),
@@ -824,6 +828,10 @@ async fn nobody_in_particular_reaches_nothing() {
             _peer: &isochron_net::Peer,
         ) -> Result<isochron_cim::Principal, isochron_net::Denied> {
             Err(isochron_net::Denied::Unknown)
+        }
+
+        fn role_now(&self, _: &isochron_cim::Principal) -> Option<isochron_cim::Role> {
+            None
         }
     }
     let server = Running::start(Config {

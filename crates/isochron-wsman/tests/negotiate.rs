@@ -34,6 +34,10 @@ impl Authenticator for OnlyAda {
     async fn authenticate(&self, _: Option<&str>, _: &Peer) -> Result<Principal, Denied> {
         Err(Denied::Unknown)
     }
+
+    fn role_now(&self, _: &Principal) -> Option<Role> {
+        None
+    }
 }
 
 #[async_trait::async_trait]

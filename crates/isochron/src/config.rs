@@ -45,7 +45,7 @@
 //! retention = "5m"                        # how long ended jobs are kept
 //!
 //! [indications]
-//! allow_remote = false                    # send them off loopback
+//! allow_remote = false                    # send them, and events, off loopback
 //! ```
 //!
 //! An unknown key is an error that names it: a misspelt deadline must not be a
@@ -215,7 +215,7 @@ pub struct Jobs {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Indications {
-    /// Whether they are sent to listeners off loopback.
+    /// Whether they, and events of WS-Management, are sent to listeners off loopback.
     pub allow_remote: bool,
 }
 

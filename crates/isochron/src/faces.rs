@@ -12,10 +12,11 @@ use isochron_api::listen::{self, Group, Socket, serve_http};
 use isochron_api::{Served, router};
 use isochron_cim::{CimError, CimServer, EnumerationLimits, Instance};
 use isochron_cimom::{Delivery, IndicationOptions, Limits as ObjectLimits, ObjectManager};
-use isochron_cimxml::{ListenerConfig, decode_embedded};
+use isochron_cimxml::decode_embedded;
 use isochron_engine::Engine;
 use isochron_engine::ports::Store;
 use isochron_hyperv::HypervServer;
+use isochron_net::outgoing::Outgoing;
 use isochron_net::{
     Authenticator, Files, Limits, Listener, ProofAuthenticator, Tls, make_self_signed,
 };
@@ -293,6 +294,7 @@ fn wsman_config(config: &Config, logins: &Arc<dyn Authenticator>) -> isochron_ws
         body_timeout: config.limits.body.0,
         operation_timeout: config.limits.operation.0,
         enumerations: enumerations(config),
+        outgoing: outgoing(config),
         ..isochron_wsman::Config::default()
     }
 }
@@ -316,10 +318,7 @@ async fn object_manager(
         .map_err(|error| Failure::failed(format!("the schema does not compile: {error}")))?;
     let records = Arc::new(StoredRecords(store));
     let indications = IndicationOptions {
-        listeners: Arc::new(CimXmlListeners(ListenerConfig {
-            allow_remote: config.indications.allow_remote,
-            ..ListenerConfig::default()
-        })),
+        listeners: Arc::new(CimXmlListeners(outgoing(config))),
         delivery: Delivery::default(),
     };
     let limits = ObjectLimits::default();
@@ -330,6 +329,14 @@ async fn object_manager(
         manager.add_test_provider().await.map_err(Failure::failed)?;
     }
     Ok(Arc::new(manager))
+}
+
+/// Where indications and events may go.
+fn outgoing(config: &Config) -> Outgoing {
+    Outgoing {
+        allow_remote: config.indications.allow_remote,
+        ..Outgoing::default()
+    }
 }
 
 /// Reads the text of an embedded instance, as CIM-XML's clients write it.

@@ -6,6 +6,7 @@
 mod common;
 
 use common::{Host, LIMIT, one_instant};
+use isochron_lab::disk::{self, Format};
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::{Options, Ring};
 use serde_json::{Value, json};
@@ -72,5 +73,23 @@ fn pypsrp_takes_applies_and_destroys_snapshots_of_a_ring() {
     let refused = connection(&host, "http", "ntlm", "ada").to_string();
     let said = host.python_fails("wsman_snapshots.py", &["take", "shop", "wmi", &refused]);
     assert!(said.contains("AuthenticationError"), "{said}");
+    host.close();
+}
+
+#[test]
+fn pypsrp_is_told_of_a_snapshots_job_where_it_asked_to_be() {
+    let host = Host::closed(
+        "cimxml_https = \"off\"\nwsman_https = \"127.0.0.1:0\"\n",
+        &[],
+    );
+    host.add_user("ada", "administrator", PASSWORD);
+    disk::create(&host.path().join("web.qcow2"), Format::Qcow2, 16).unwrap();
+    let definition = host.path().join("web.toml");
+    let text = "name = \"web\"\naccel = \"tcg\"\n[[disks]]\npath = \"web.qcow2\"\n";
+    std::fs::write(&definition, text).unwrap();
+    host.json(&["vm", "define", definition.to_str().unwrap()]);
+    host.json(&["collection", "create", "shop", "web"]);
+    let connection = connection(&host, "https", "basic", "ada").to_string();
+    host.python("wsman_push.py", &["shop", &connection]);
     host.close();
 }

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use isochron_cim::Instance;
+use isochron_net::outgoing::SendError;
 
 /// Reaches listeners.
 pub trait Listeners: Send + Sync + 'static {
@@ -19,16 +20,5 @@ pub trait Listeners: Send + Sync + 'static {
 pub trait Listener: Send + 'static {
     /// Sends an indication; returns when the listener has taken it. It must return,
     /// however slow the listener is.
-    async fn export(&mut self, indication: &Instance) -> Result<(), ExportError>;
-}
-
-/// Why a listener has not taken an indication.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExportError {
-    /// Nobody answered, or not now: it may be sent again.
-    #[error("{0}")]
-    Unreachable(String),
-    /// This indication is not wanted, and will not be.
-    #[error("{0}")]
-    Refused(String),
+    async fn export(&mut self, indication: &Instance) -> Result<(), SendError>;
 }

@@ -119,8 +119,11 @@ impl Indications {
             .set("OperationalStatus", vec![2_u16])
             .set("HealthState", 5_u16)
             .set("FilterCreationEnabled", true)
-            .set("DeliveryRetryAttempts", delivery.retry_attempts)
-            .set("DeliveryRetryInterval", seconds(delivery.retry_interval))
+            .set(
+                "DeliveryRetryAttempts",
+                u16::try_from(delivery.retries.attempts).unwrap_or(u16::MAX),
+            )
+            .set("DeliveryRetryInterval", seconds(delivery.retries.interval))
             // 4: ignore. What a destination or a subscription says goes before.
             .set("SubscriptionRemovalAction", 4_u16)
             .set(

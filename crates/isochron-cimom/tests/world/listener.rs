@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use isochron_cim::{Instance, Value};
-use isochron_cimom::{ExportError, Listener, Listeners};
-use isochron_cimxml::{ListenerAddress, ListenerConfig, decode_embedded};
+use isochron_cimom::{Listener, Listeners};
+use isochron_cimxml::decode_embedded;
+use isochron_net::outgoing::{Outgoing, SendError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,24 +22,19 @@ struct Reached(isochron_cimxml::Listener);
 
 impl Listeners for CimXml {
     fn at(&self, destination: &str) -> Result<Box<dyn Listener>, String> {
-        let config = ListenerConfig {
+        let config = Outgoing {
             answer: Duration::from_secs(2),
-            ..ListenerConfig::default()
+            ..Outgoing::default()
         };
-        let address = ListenerAddress::parse(destination, &config)?;
-        let listener = isochron_cimxml::Listener::new(address, config);
+        let listener = isochron_cimxml::Listener::at(destination, config)?;
         Ok(Box::new(Reached(listener)))
     }
 }
 
 #[async_trait::async_trait]
 impl Listener for Reached {
-    async fn export(&mut self, indication: &Instance) -> Result<(), ExportError> {
-        let sent = self.0.export(indication).await;
-        sent.map_err(|error| match error {
-            isochron_cimxml::ExportError::Unreachable(why) => ExportError::Unreachable(why),
-            isochron_cimxml::ExportError::Refused(why) => ExportError::Refused(why),
-        })
+    async fn export(&mut self, indication: &Instance) -> Result<(), SendError> {
+        self.0.export(indication).await
     }
 }
 

@@ -17,6 +17,7 @@ use isochron_cim::{
 use isochron_cimom::{Delivery, IndicationOptions, Limits, MemoryRecords, ObjectManager};
 use isochron_engine::{Config, Engine};
 use isochron_hyperv::HypervServer;
+use isochron_net::outgoing::Retries;
 
 pub const ADMINISTRATOR: Role = Role::Administrator;
 pub const READER: Role = Role::Reader;
@@ -33,9 +34,11 @@ pub struct World {
 
 /// Retries so fast that tests need not wait.
 pub const FAST: Delivery = Delivery {
-    retry_attempts: 1000,
-    retry_interval: Duration::from_millis(5),
-    retry_interval_max: Duration::from_millis(20),
+    retries: Retries {
+        attempts: 1000,
+        interval: Duration::from_millis(5),
+        interval_max: Duration::from_millis(20),
+    },
     removal_interval: Duration::from_secs(3600),
 };
 

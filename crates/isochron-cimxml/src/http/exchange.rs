@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use isochron_cim::{CimError, Principal};
-use isochron_net::{Peer, Place};
+use isochron_net::{Peer, Place, Requester, Responder};
 use tokio::sync::oneshot;
 
 use super::Config;
@@ -27,30 +27,25 @@ use crate::encode;
 use crate::operations::Operations;
 
 /// What every exchange of a listener shares.
-pub(super) struct Service {
-    pub config: Config,
-    pub operations: Operations,
+pub struct Service {
+    pub(super) config: Config,
+    pub(super) operations: Operations,
     /// The name of the server where a request has no Host header.
-    pub address: String,
+    pub(super) address: String,
 }
 
-/// Who sends a connection's requests.
-#[derive(Clone)]
-pub(super) struct Sender {
-    pub peer: Peer,
-    pub place: Arc<Place>,
-}
+impl Responder for Service {
+    type Body = Body;
+    type Memory = ();
 
-impl Service {
-    /// Answers a request.
-    pub async fn respond(
+    async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
-        sender: Sender,
+        requester: Requester<()>,
     ) -> Response<Body> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
-        match self.exchange(&parts, body, &sender, started).await {
+        match self.exchange(&parts, body, &requester, started).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(?refusal, method = %parts.method, "request refused");
@@ -59,11 +54,17 @@ impl Service {
         }
     }
 
+    fn expire(&self) {
+        self.operations.expire();
+    }
+}
+
+impl Service {
     async fn exchange(
         &self,
         parts: &Parts,
         body: Incoming,
-        sender: &Sender,
+        requester: &Requester<()>,
         started: Instant,
     ) -> Result<Response<Body>, Refusal> {
         let method = &parts.method;
@@ -84,9 +85,9 @@ impl Service {
             )
             .with(header::ALLOW, allowed));
         }
-        let principal = self.authenticate(parts, &sender.peer).await?;
+        let principal = self.authenticate(parts, &requester.peer).await?;
         // From here on nobody's new connection takes this one's place.
-        let _busy = sender.place.busy();
+        let _busy = requester.place.busy();
         check_content_type(parts)?;
         let extension = Extension::of(method, &parts.headers)?;
         extension.check_before_body()?;
@@ -102,7 +103,7 @@ impl Service {
             .filter(|host| !host.is_empty())
             .unwrap_or(&self.address)
             .to_owned();
-        let reply = self.run(request, principal, host, &sender.place).await;
+        let reply = self.run(request, principal, host, &requester.place).await;
         let mut response = success(&extension, started);
         reply.put_into(&mut response, parts);
         Ok(response)

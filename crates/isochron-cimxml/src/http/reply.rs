@@ -17,12 +17,12 @@ use tokio::sync::mpsc;
 use super::headers::percent_encoded;
 
 /// A response's body.
-pub(super) type Body = UnsyncBoxBody<Bytes, BrokenOff>;
+pub type Body = UnsyncBoxBody<Bytes, BrokenOff>;
 
 /// Why a response was cut.
 #[derive(Debug, thiserror::Error)]
 #[error("the response was broken off: {0}")]
-pub(super) struct BrokenOff(String);
+pub struct BrokenOff(String);
 
 /// A response's content.
 pub(super) enum Reply {

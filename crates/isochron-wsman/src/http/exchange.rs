@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use isochron_cim::Principal;
-use isochron_net::{Denied, Peer, Place};
+use isochron_net::{Denied, Responder};
 
 use super::Config;
 use super::login::{Caller, Login, refusal};
@@ -33,20 +33,15 @@ const UNREAD_BODY: usize = 64 << 10;
 const MEDIA_TYPE: &str = "application/soap+xml";
 
 /// What every exchange of a listener shares.
-pub(super) struct Service {
-    pub config: Config,
-    pub operations: Operations,
+pub struct Service {
+    pub(super) config: Config,
+    pub(super) operations: Operations,
     /// The name of the server where a request has no Host header.
-    pub address: String,
+    pub(super) address: String,
 }
 
-/// Who sends a connection's requests.
-#[derive(Clone)]
-pub(super) struct Sender {
-    pub peer: Peer,
-    pub place: Arc<Place>,
-    pub login: Arc<Login>,
-}
+/// The other end of a connection, which remembers who logged in on it.
+type Requester = isochron_net::Requester<Login>;
 
 /// A reply before it is on the wire.
 struct Reply {
@@ -55,16 +50,18 @@ struct Reply {
     charset: Charset,
 }
 
-impl Service {
-    /// Answers a request.
-    pub async fn respond(
+impl Responder for Service {
+    type Body = Full<Bytes>;
+    type Memory = Login;
+
+    async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
-        sender: Sender,
+        requester: Requester,
     ) -> Response<Full<Bytes>> {
         let (parts, body) = request.into_parts();
         let mut body = Some(body);
-        match self.exchange(&parts, &mut body, &sender).await {
+        match self.exchange(&parts, &mut body, &requester).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(?refusal, method = %parts.method, "request refused");
@@ -79,11 +76,21 @@ impl Service {
         }
     }
 
+    fn expire(&self) {
+        self.operations.expire();
+    }
+
+    async fn end(&self) {
+        self.operations.shut_down().await;
+    }
+}
+
+impl Service {
     async fn exchange(
         &self,
         parts: &Parts,
         body: &mut Option<Incoming>,
-        sender: &Sender,
+        requester: &Requester,
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let anonymous = match parts.uri.path().trim_end_matches('/') {
             PATH => false,
@@ -101,12 +108,12 @@ impl Service {
         let caller = match anonymous {
             true => None,
             false => {
-                let login = &sender.login;
-                Some(login.caller(&self.config, parts, &sender.peer).await?)
+                let login = &requester.memory;
+                Some(login.caller(&self.config, parts, &requester.peer).await?)
             }
         };
         // From here on nobody's new connection takes the place of one who is known.
-        let _busy = caller.is_some().then(|| sender.place.busy());
+        let _busy = caller.is_some().then(|| requester.place.busy());
         let limit = match anonymous {
             true => ANONYMOUS_BODY.min(self.config.max_body),
             false => self.config.max_body,
@@ -119,7 +126,7 @@ impl Service {
         // Some log in with a request of nothing, before the one that counts.
         let mut response = match caller {
             Some(_) if body.is_empty() => Response::new(Full::default()),
-            caller => self.answer(parts, &body, caller, sender).await?,
+            caller => self.answer(parts, &body, caller, requester).await?,
         };
         if let Some(token) = token {
             response
@@ -135,7 +142,7 @@ impl Service {
         parts: &Parts,
         body: &[u8],
         caller: Option<Caller>,
-        sender: &Sender,
+        requester: &Requester,
     ) -> Result<Response<Full<Bytes>>, Refusal> {
         let by_connection = caller.as_ref().is_some_and(|caller| caller.by_connection);
         let principal = caller.map(|caller| caller.principal);
@@ -145,12 +152,12 @@ impl Service {
         let framing = Framing::read(content_type)
             .map_err(|error| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))?;
         let Some(framing) = framing else {
-            if by_connection && !sender.peer.encrypted {
+            if by_connection && !requester.peer.encrypted {
                 let message = "without TLS, messages of who logged in by Negotiate are encrypted";
                 return Err(Refusal::new(StatusCode::FORBIDDEN, message));
             }
             let said = charset(content_type)?;
-            let reply = self.reply(parts, body, said, principal, sender).await;
+            let reply = self.reply(parts, body, said, principal, requester).await;
             return Ok(response(reply));
         };
         let wrong = |error: NegotiateError| {
@@ -160,16 +167,16 @@ impl Service {
         // Only who proved it on this very connection can have encrypted it.
         let frame = framing.parse(body).map_err(wrong)?;
         let opened = match by_connection {
-            true => sender.login.with_session(|session| frame.open(session)),
+            true => requester.memory.with_session(|session| frame.open(session)),
             false => None,
         };
         let opened = opened.ok_or_else(|| refusal(Denied::Unknown, &self.config))?;
         let message = opened.map_err(wrong)?;
         let reply = self
-            .reply(parts, &message, frame.charset, principal, sender)
+            .reply(parts, &message, frame.charset, principal, requester)
             .await;
         let bytes = reply.charset.encode(reply.envelope);
-        let sealed = sender.login.with_session(|session| {
+        let sealed = requester.memory.with_session(|session| {
             Ok::<_, NegotiateError>(negotiate::seal(session, bytes, reply.charset))
         });
         let sealed = sealed.ok_or_else(|| refusal(Denied::Unknown, &self.config))?;
@@ -213,7 +220,7 @@ impl Service {
         body: &[u8],
         said: Charset,
         principal: Option<Principal>,
-        sender: &Sender,
+        requester: &Requester,
     ) -> Reply {
         let host = parts.headers.get(header::HOST);
         let host = host.and_then(|host| host.to_str().ok());
@@ -241,7 +248,7 @@ impl Service {
                     "only Identify is answered here; everything else is at /wsman",
                 ));
             };
-            let scheme = match sender.peer.encrypted {
+            let scheme = match requester.peer.encrypted {
                 true => "https",
                 false => "http",
             };

@@ -20,7 +20,7 @@ use crate::negotiate::{Answer, Answered, Handshake, Session, Step};
 
 /// What a connection remembers.
 #[derive(Default)]
-pub(super) struct Login(Mutex<State>);
+pub struct Login(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -68,7 +68,7 @@ impl Login {
     }
 
     /// Does something with the session, if there is one; one that fails is over.
-    pub fn with_session<T, E>(
+    pub(super) fn with_session<T, E>(
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
@@ -81,7 +81,7 @@ impl Login {
     }
 
     /// Who sends a request.
-    pub async fn caller(
+    pub(super) async fn caller(
         &self,
         config: &Config,
         parts: &Parts,

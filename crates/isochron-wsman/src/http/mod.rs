@@ -1,4 +1,4 @@
-//! WS-Management over HTTP/1.1 (DSP0226 annex C): a listener and its connections.
+//! WS-Management over HTTP/1.1 (DSP0226 annex C).
 //!
 //! What holds: a client cannot hold a connection without using it, nor more of them than
 //! the listener allows, nor send more than the limits; a reply leaves in one write;
@@ -8,28 +8,19 @@ mod exchange;
 mod login;
 mod refusal;
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
 use isochron_cim::{CimServer, EnumerationLimits};
 use isochron_cimxml::decode::Limits;
-use isochron_net::{AllowAll, Authenticator, Listener, Patience, ProofAuthenticator};
-use tokio::net::ToSocketAddrs;
-use tokio::task::JoinSet;
+use isochron_net::outgoing::Outgoing;
+use isochron_net::{AllowAll, Authenticator, Patience, ProofAuthenticator, Protocol};
 
 use crate::operations::Operations;
-use exchange::{Sender, Service};
+use exchange::Service;
 
 /// The name of this face, in logs and in what callers are known by.
 pub const FACE: &str = "ws-man";
-
-/// How often enumerations that nobody uses are looked for.
-const EXPIRY: Duration = Duration::from_secs(5);
 
 /// How a listener behaves.
 #[derive(Clone)]
@@ -53,7 +44,10 @@ pub struct Config {
     pub operation_timeout: Duration,
     /// What clients may have open at a time.
     pub enumerations: EnumerationLimits,
-    /// For requests under way when the server is told to stop.
+    /// Where events may be delivered to, and how.
+    pub outgoing: Outgoing,
+    /// For requests under way when the server is told to stop, and then for telling of
+    /// subscriptions that end with it.
     pub shutdown_timeout: Duration,
 }
 
@@ -71,6 +65,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             operation_timeout: Duration::from_secs(300),
             enumerations: EnumerationLimits::default(),
+            outgoing: Outgoing::default(),
             shutdown_timeout: Duration::from_secs(5),
         }
     }
@@ -89,80 +84,24 @@ impl Config {
 }
 
 /// A WS-Management server that is bound and not yet serving.
-pub struct Server {
-    listener: Listener,
-    config: Config,
-}
+pub type Server = isochron_net::Server<Config>;
 
-impl Server {
-    /// Binds a TCP address, without TLS.
-    ///
-    /// # Errors
-    /// The address cannot be bound.
-    pub async fn bind(address: impl ToSocketAddrs, config: Config) -> io::Result<Self> {
-        Ok(Self::new(Listener::bind(address, FACE).await?, config))
+impl Protocol for Config {
+    const FACE: &'static str = FACE;
+    type Responder = Service;
+
+    fn patience(&self) -> Patience {
+        Patience {
+            headers: self.header_timeout,
+            shutdown: self.shutdown_timeout,
+        }
     }
 
-    /// Serves on a listener that someone else bound.
-    pub fn new(listener: Listener, config: Config) -> Self {
-        Self { listener, config }
-    }
-
-    /// The address that is bound.
-    ///
-    /// # Errors
-    /// The operating system does not tell.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves until `shutdown` completes, then lets requests under way finish for as long
-    /// as the configuration says.
-    ///
-    /// # Errors
-    /// The operating system does not tell the listener's address. A connection that fails
-    /// is logged and ends nothing else.
-    pub async fn serve(
-        self,
-        server: Arc<dyn CimServer>,
-        shutdown: impl Future<Output = ()>,
-    ) -> io::Result<()> {
-        let address = self.local_addr()?.to_string();
-        let patience = Patience {
-            headers: self.config.header_timeout,
-            shutdown: self.config.shutdown_timeout,
-        };
-        let config = self.config;
-        let operations = Operations::new(server, config.enumerations, config.operation_timeout);
-        // Dropped, and so ended, with this function.
-        let mut beside = JoinSet::new();
-        beside.spawn(expire(operations.clone()));
-        let service = Arc::new(Service {
-            config,
-            operations,
+    fn responder(self, server: Arc<dyn CimServer>, address: String) -> Service {
+        Service {
+            operations: Operations::new(server, &self),
+            config: self,
             address,
-        });
-        let answering = move |peer: &isochron_net::Peer, place: &Arc<isochron_net::Place>| {
-            let service = Arc::clone(&service);
-            let sender = Sender {
-                peer: peer.clone(),
-                place: Arc::clone(place),
-                login: Arc::default(),
-            };
-            service_fn(move |request| {
-                let (service, sender) = (Arc::clone(&service), sender.clone());
-                async move { Ok::<_, Infallible>(service.respond(request, sender).await) }
-            })
-        };
-        isochron_net::serve(self.listener, patience, answering, shutdown).await;
-        Ok(())
-    }
-}
-
-/// Frees what is open and nobody has used for its timeout.
-async fn expire(operations: Operations) {
-    loop {
-        tokio::time::sleep(EXPIRY).await;
-        operations.expire();
+        }
     }
 }

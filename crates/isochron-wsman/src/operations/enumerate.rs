@@ -18,7 +18,7 @@ use crate::soap::{Fault, Kind, Node, close, duration_text, element, parse_durati
 use crate::values::{Encoder, fragment};
 
 /// What of a reply is not items, at most, in bytes.
-const FRAME: usize = 3_000;
+pub(super) const FRAME: usize = 3_000;
 
 /// What the items of an enumeration are (DSP0226 §8.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Shape {
     }
 
     /// Appends an item.
-    fn item(&self, out: &mut String, address: &str, instance: &Instance) {
+    pub(super) fn item(&self, out: &mut String, address: &str, instance: &Instance) {
         let encoder = Encoder {
             naming: &self.resource.naming,
             address,

@@ -3,10 +3,10 @@
 
 mod classes;
 mod enumerate;
+mod eventing;
 mod filter;
 mod identify;
 mod invoke;
-mod subscriptions;
 mod transfer;
 
 use std::sync::Arc;
@@ -16,15 +16,18 @@ use isochron_cim::{
     CimError, CimServer, Class, EnumerationLimits, Enumerations, ObjectPath, Principal,
     RequestContext, Status,
 };
+use isochron_net::Authenticator;
+use isochron_net::outgoing::Outgoing;
 
+use crate::http::Config;
 use crate::names::{ENUMERATION, EVENTING, TRANSFER};
 use crate::resource::{Resource, ResourceKind};
 use crate::soap::{Fault, Kind, Request, close_envelope, open_envelope};
 use crate::values::{Decoder, Encoder};
 
 use enumerate::Shape;
+use eventing::Subscriptions;
 pub(crate) use identify::{asks_to_identify, identified};
-use subscriptions::Subscriptions;
 
 /// What carries out operations: a server, and what is open at it.
 #[derive(Clone)]
@@ -35,6 +38,9 @@ pub struct Operations {
     limits: EnumerationLimits,
     /// The longest that an operation is waited for.
     patience: Duration,
+    /// Where events are delivered to.
+    outgoing: Outgoing,
+    authenticator: Arc<dyn Authenticator>,
 }
 
 /// One operation on its way.
@@ -43,6 +49,8 @@ pub(crate) struct Operation {
     enumerations: Arc<Enumerations<Arc<Shape>>>,
     subscriptions: Arc<Subscriptions>,
     limits: EnumerationLimits,
+    outgoing: Outgoing,
+    authenticator: Arc<dyn Authenticator>,
     principal: Principal,
     request: Request,
     /// Where this server is, as its client sees it.
@@ -69,13 +77,16 @@ impl Answer {
 
 impl Operations {
     /// On this server, with nothing open yet.
-    pub fn new(server: Arc<dyn CimServer>, limits: EnumerationLimits, patience: Duration) -> Self {
+    pub fn new(server: Arc<dyn CimServer>, config: &Config) -> Self {
+        let limits = config.enumerations;
         Self {
             server,
             enumerations: Arc::new(Enumerations::new(limits)),
             subscriptions: Arc::default(),
             limits,
-            patience,
+            patience: config.operation_timeout,
+            outgoing: config.outgoing.clone(),
+            authenticator: config.authenticator.clone(),
         }
     }
 
@@ -83,6 +94,11 @@ impl Operations {
     pub fn expire(&self) {
         self.enumerations.expire(Instant::now());
         self.subscriptions.expire(Instant::now());
+    }
+
+    /// Ends what is open beside requests, and tells those who asked for that.
+    pub async fn shut_down(&self) {
+        self.subscriptions.shut_down().await;
     }
 
     /// Carries out a request for a caller; the reply's envelope. `address` is where
@@ -115,6 +131,8 @@ impl Operations {
             enumerations: self.enumerations.clone(),
             subscriptions: self.subscriptions.clone(),
             limits: self.limits,
+            outgoing: self.outgoing.clone(),
+            authenticator: self.authenticator.clone(),
             principal,
             request,
             address,

@@ -3,12 +3,13 @@
 //! Every header that is known is read, whether it has to be understood or not; one that
 //! is not known is passed over unless it has to be (SOAP 1.2 part 1, §5.2.3).
 
+use std::fmt;
 use std::time::Duration;
 
 use isochron_cimxml::decode::Limits;
 
 use super::{Fault, Kind, Node, duration};
-use crate::names::{ADDRESSING, ANONYMOUS, EVENTING, SOAP, WSMAN, WSMV, XML};
+use crate::names::{ADDRESSING, ANONYMOUS, EVENTING, SECURITY, SOAP, TRUST, WSMAN, WSMV, XML};
 
 /// The most selectors, and the most options (DSP0226 §14.6, `SelectorLimit`,
 /// `OptionLimit`).
@@ -18,7 +19,7 @@ const SET_MAX: usize = 256;
 const URI_MAX: usize = 4096;
 
 /// The least envelope that a client may ask replies to fit in (DSP0226 R6.2-4).
-const ENVELOPE_MIN: usize = 8192;
+pub(crate) const ENVELOPE_MIN: usize = 8192;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +51,27 @@ pub struct Header {
     pub identifier: Option<String>,
     /// Whether an estimate of the number of items is asked for (§8.2.2).
     pub wants_count: bool,
+    /// How we log in where we are to deliver events (annex C, `wst:IssuedTokens`).
+    pub credentials: Option<Credentials>,
+}
+
+/// A user and a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    /// Without the password, which is not for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = &self.user;
+        f.debug_struct("Credentials")
+            .field("user", user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Selectors, by name.
@@ -189,6 +211,7 @@ impl Header {
             }
             (ADDRESSING, "ReplyTo" | "FaultTo") => reply_to(block)?,
             (ADDRESSING, "To" | "From" | "RelatesTo") => {}
+            (TRUST, "IssuedTokens") => self.credentials = credentials(block),
             (EVENTING, "Identifier") => self.identifier = Some(block.value().to_owned()),
             (WSMAN, "ResourceURI") => self.resource = Some(uri(block)?),
             (WSMAN, "SelectorSet") => self.selectors = Selectors::read(block)?,
@@ -310,6 +333,20 @@ fn uri(block: &Node) -> Result<String, Fault> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// The user's name and password among security tokens, if they are there.
+fn credentials(tokens: &Node) -> Option<Credentials> {
+    let mut tokens = tokens.children.iter();
+    tokens.find_map(|token| {
+        let token = token.child(TRUST, "RequestedSecurityToken")?;
+        let token = token.child(SECURITY, "UsernameToken")?;
+        let text = |name| Some(token.child(SECURITY, name)?.text.clone());
+        Some(Credentials {
+            user: text("Username")?.trim().to_owned(),
+            password: text("Password")?,
+        })
+    })
 }
 
 /// Replies go back on the connection (DSP0226 §5.4.2).

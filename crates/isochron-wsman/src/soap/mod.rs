@@ -9,8 +9,13 @@ mod reply;
 
 pub use encoding::{Charset, decoded};
 pub use fault::{Fault, Kind};
-pub use header::{Header, Opt, Request, Selector, SelectorValue, Selectors, Unreadable};
+pub use header::{
+    Credentials, Header, Opt, Request, Selector, SelectorValue, Selectors, Unreadable,
+};
 pub use node::Node;
 
 pub(crate) use duration::{duration, duration_text, parse_duration};
-pub(crate) use reply::{close, close_envelope, element, element_with, open_envelope};
+pub(crate) use header::ENVELOPE_MIN;
+pub(crate) use reply::{
+    close, close_envelope, element, element_with, message_id, open_envelope, open_message,
+};

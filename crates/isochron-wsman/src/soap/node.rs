@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use isochron_cimxml::decode::{DecodeError, Limits, Pull, Token};
+use isochron_cimxml::encode::{attribute, text};
 
 use crate::names::{XML, XSI};
 
@@ -95,6 +96,37 @@ impl Node {
     pub fn is_nil(&self) -> bool {
         let nil = self.attribute_in(XSI, "nil").map(str::trim);
         matches!(nil, Some("true" | "1"))
+    }
+
+    /// Appends it as it was read: prefixes are others, and declared where they are used.
+    pub fn write(&self, out: &mut String) {
+        let mut tag = self.name.clone();
+        if !self.namespace.is_empty() {
+            tag.insert_str(0, "q:");
+        }
+        out.push('<');
+        out.push_str(&tag);
+        if !self.namespace.is_empty() {
+            attribute(out, "xmlns:q", &self.namespace);
+        }
+        for (at, (namespace, name, value)) in self.attributes.iter().enumerate() {
+            match &**namespace {
+                "" => attribute(out, name, value),
+                XML => attribute(out, &format!("xml:{name}"), value),
+                namespace => {
+                    attribute(out, &format!("xmlns:q{at}"), namespace);
+                    attribute(out, &format!("q{at}:{name}"), value);
+                }
+            }
+        }
+        out.push('>');
+        text(out, &self.text);
+        for child in &self.children {
+            child.write(out);
+        }
+        out.push_str("</");
+        out.push_str(&tag);
+        out.push('>');
     }
 
     /// The class that `xsi:type="p:Class_Type"` names (DSP0230 §5.2); some leave out the
@@ -200,6 +232,17 @@ mod tests {
         assert_eq!(names, ["u:2", "u:3", "u:1"]);
         assert_eq!(root.children[1].text, "xy");
         assert!(root.children[1].children[0].is("", "d"));
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let root = read(
+            r#"<a:r xmlns:a="u:1" xmlns="u:2" a:k="1" k="&lt;2"><c xml:lang="en">x&amp;y</c><d xmlns=""/></a:r>"#,
+        )
+        .unwrap();
+        let mut written = String::new();
+        root.write(&mut written);
+        assert_eq!(read(&written).unwrap(), root, "{written}");
     }
 
     #[test]

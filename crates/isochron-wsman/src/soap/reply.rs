@@ -1,4 +1,4 @@
-//! The envelopes of replies.
+//! The envelopes of replies, and of what is sent unasked.
 
 use std::fmt::Write;
 
@@ -23,11 +23,27 @@ const PREFIXES: [(&str, &str); 10] = [
     ("xsi", XSI),
 ];
 
-/// Begins an envelope, up to the content of its body. `more` adds headers.
+/// Begins a reply's envelope, up to the content of its body. `more` adds headers.
 pub(crate) fn open_envelope(
     out: &mut String,
     action: &str,
     relates_to: Option<&str>,
+    more: impl FnOnce(&mut String),
+) {
+    open_message(out, action, &message_id(), ANONYMOUS, |out| {
+        if let Some(id) = relates_to {
+            element(out, "a:RelatesTo", id);
+        }
+        more(out);
+    });
+}
+
+/// Begins any message's envelope, up to the content of its body. `more` adds headers.
+pub(crate) fn open_message(
+    out: &mut String,
+    action: &str,
+    id: &str,
+    to: &str,
     more: impl FnOnce(&mut String),
 ) {
     out.push_str("<s:Envelope xml:lang=\"en-US\"");
@@ -36,11 +52,8 @@ pub(crate) fn open_envelope(
     }
     out.push_str("><s:Header>");
     element(out, "a:Action", action);
-    element(out, "a:MessageID", &message_id());
-    element(out, "a:To", ANONYMOUS);
-    if let Some(id) = relates_to {
-        element(out, "a:RelatesTo", id);
-    }
+    element(out, "a:MessageID", id);
+    element(out, "a:To", to);
     more(out);
     out.push_str("</s:Header><s:Body>");
 }
@@ -51,7 +64,7 @@ pub(crate) fn close_envelope(out: &mut String) {
 }
 
 /// An ID that no other message has.
-fn message_id() -> String {
+pub(crate) fn message_id() -> String {
     let mut buffer = Uuid::encode_buffer();
     format!(
         "uuid:{}",

@@ -21,7 +21,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+pub mod eventing;
 pub mod ntlm;
+pub mod sink;
 
 pub const NAMESPACE: &str = "root/test/v2";
 pub const WMI: &str = "http://schemas.microsoft.com/wbem/wsman/1/wmi/root/test/v2";
