@@ -860,3 +860,40 @@ async fn nobody_in_particular_reaches_nothing() {
     assert_eq!(server.server.reached.load(Ordering::SeqCst), 0);
     server.stop().await;
 }
+
+/// Who says nothing is let in here; who says that there is a certificate is not nobody in
+/// particular, and has to have one.
+#[tokio::test]
+async fn a_certificate_that_is_not_there_lets_nobody_in() {
+    struct Anybody;
+    #[async_trait::async_trait]
+    impl isochron_net::Authenticator for Anybody {
+        async fn authenticate(
+            &self,
+            authorization: Option<&str>,
+            peer: &isochron_net::Peer,
+        ) -> Result<isochron_cim::Principal, isochron_net::Denied> {
+            match authorization {
+                None => isochron_net::AllowAll.authenticate(None, peer).await,
+                Some(_) => Err(isochron_net::Denied::Unknown),
+            }
+        }
+
+        fn role_now(&self, _: &isochron_cim::Principal) -> Option<isochron_cim::Role> {
+            None
+        }
+    }
+    let server = Running::start(Config {
+        authenticator: std::sync::Arc::new(Anybody),
+        ..Config::default()
+    })
+    .await;
+    let mutual = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual";
+    let kind = "Content-Type: application/soap+xml";
+    let named = format!("Authorization: {mutual}");
+    for (headers, found) in [(&[kind, &*named][..], 401), (&[kind], 200)] {
+        let (status, ..) = server.post("/wsman", headers, one("").as_bytes()).await;
+        assert_eq!(status, found);
+    }
+    server.stop().await;
+}

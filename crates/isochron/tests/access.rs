@@ -490,23 +490,24 @@ fn a_client_certificate_says_who_its_owner_is() {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let client = |name: &str| {
+    let signed = |name: &str, file: &str, ca: &CertifiedIssuer<'_, KeyPair>| {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &ca).unwrap().pem();
-        let file = name.replace(' ', "-");
+        let certificate = params.signed_by(&key, ca).unwrap().pem();
         let certificate = write(&format!("{file}.pem"), certificate);
         (
             certificate,
             write(&format!("{file}.key"), key.serialize_pem()),
         )
     };
+    let client = |name: &str| signed(name, &name.replace(' ', "-"), &ca);
     let path = write("ca.pem", ca.pem());
     let tls = format!("[tls]\nclient_ca = \"{path}\"\n[tls.users]\n\"Build Agent\" = \"ci\"\n");
     let host = host(&tls);
     host.add_user("ci", "reader", "not known");
     host.add_user("ada", "reader", "not known");
+    define(&host);
     let https = at(&host, "CIM-XML", "https");
     let ask = |(shown, key): (String, String)| {
         let script = "import sys, pywbem; pywbem.WBEMConnection(sys.argv[1], None, \
@@ -524,6 +525,40 @@ fn a_client_certificate_says_who_its_owner_is() {
     assert_eq!(ask(client("ada")), "");
     let refused = ask(client("mallory"));
     assert!(refused.contains("AuthError"), "{refused}");
+    // WS-Management's clients name the certificate as how they log in.
+    let address = at(&host, "WS-Management", "https");
+    let port = address.rsplit_once(':').unwrap().1;
+    let port: u16 = port.strip_suffix("/wsman").unwrap().parse().unwrap();
+    let ask = |(shown, key): (String, String), role: &str| {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/py");
+        let connection = serde_json::json!({
+            "server": "localhost",
+            "port": port,
+            "auth": "certificate",
+            "certificate_pem": shown,
+            "certificate_key_pem": key,
+            "cert_validation": certificate(&host),
+        });
+        let output = interpreter()
+            .arg(scripts.join("wsman_certificate.py"))
+            .args([&connection.to_string(), role])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(ask(client("Build Agent"), "reader"), "");
+    host.json(&["user", "role", "ada", "operator"]);
+    assert_eq!(ask(client("ada"), "operator"), "");
+    let refused = ask(client("mallory"), "reader");
+    assert!(refused.contains("AuthenticationError"), "{refused}");
+    // One that says that it is somebody's, and that another CA signed.
+    let unknown = CertifiedIssuer::self_signed(
+        CertificateParams::new(Vec::<String>::new()).unwrap(),
+        KeyPair::generate().unwrap(),
+    );
+    let forged = signed("ada", "forged", &unknown.unwrap());
+    let refused = ask(forged, "operator");
+    assert!(refused.contains("SSLError"), "{refused}");
     let log = audit(&host);
     assert!(
         log.iter()

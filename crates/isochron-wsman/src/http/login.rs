@@ -90,6 +90,9 @@ impl Login {
         let said = parts.headers.get(AUTHORIZATION);
         // What is no text is no credentials either, and not none.
         let said = said.map(|value| value.to_str().unwrap_or("?"));
+        // The certificate proves it, not this header.
+        let by_certificate = peer.certificate.is_some() && said.is_some_and(names_certificate);
+        let said = said.filter(|_| !by_certificate);
         if let Some(authority) = &config.negotiate {
             if let Some((scheme, token)) = said.and_then(token) {
                 return self
@@ -97,6 +100,7 @@ impl Login {
                     .await;
             }
             if said.is_none()
+                && !by_certificate
                 && let Some(principal) = self.still(&**authority, peer)
             {
                 let principal = principal.map_err(|denied| refusal(denied, config))?;
@@ -174,6 +178,13 @@ impl Login {
             token: last.map(|token| with_token(scheme, &token)),
         })
     }
+}
+
+/// Whether the header says that the connection's certificate is who sends it (DSP0226
+/// annex C): how WinRM's clients log in by one.
+fn names_certificate(authorization: &str) -> bool {
+    let mutual = "http://schemas.dmtf.org/wbem/wsman/1/wsman/secprofile/https/mutual";
+    authorization.trim().eq_ignore_ascii_case(mutual)
 }
 
 /// The token of a handshake's header, and by which of its names it is called.
