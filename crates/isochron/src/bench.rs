@@ -1,5 +1,6 @@
 //! `isochron bench ...`: measurements that judge as well.
 
+mod asking;
 mod cim;
 mod cut;
 mod export;

@@ -12,15 +12,14 @@
 mod client;
 pub(super) mod report;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use tokio::task::JoinSet;
 
-use self::client::{Connection, Request, Target};
-use self::report::{Listing, Rate, Report};
+use self::client::{Connection, Request};
+use self::report::{Listing, Report};
+use super::asking::{Asking, Target};
 use crate::exit::Failure;
 use crate::stage::{self, Stage};
 
@@ -37,26 +36,15 @@ administrator: a namespace is created, and removed at the end.";
 /// What to measure.
 #[derive(Args, Debug)]
 pub struct CimOptions {
-    /// Numbers of connections at once
-    #[arg(long, value_name = "COUNT,...", value_delimiter = ',', default_values_t = [1, 8],
-        value_parser = clap::value_parser!(u16).range(1..=1000))]
-    connections: Vec<u16>,
-    /// For how long each operation is asked for
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    seconds: u64,
+    #[command(flatten)]
+    asking: Asking,
     /// Instances of the enumerations
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     instances: u32,
-    /// A server that runs, instead of one of our own
-    #[arg(long, value_name = "http://HOST:PORT")]
-    url: Option<Target>,
-    /// Who asks that server; the password is taken from ISOCHRON_PASSWORD
-    #[arg(long, requires = "url")]
-    user: Option<String>,
-    /// Where to make the temporary directory [default: TMPDIR, else /var/tmp]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
 }
+
+/// Where CIM-XML is where its address does not say.
+const PATH: &str = "/cimom";
 
 /// Bytes of text in every instance.
 const TEXT: usize = 900;
@@ -74,19 +62,11 @@ pub fn run(options: &CimOptions, json: bool) -> Result<(), Failure> {
 }
 
 async fn measure(options: &CimOptions) -> Result<Report> {
-    if let Some(target) = &options.url {
-        let target = match &options.user {
-            Some(user) => {
-                let password = std::env::var("ISOCHRON_PASSWORD")
-                    .context("--user needs the password in ISOCHRON_PASSWORD")?;
-                target.clone().with_user(user, &password)
-            }
-            None => target.clone(),
-        };
-        return measure_server(options, &target, None).await;
+    if let Some(target) = options.asking.target()? {
+        return measure_server(options, &target.or_at(PATH), None).await;
     }
-    let stage = Stage::open(options.dir.as_deref()).await?;
-    let target = stage.cimxml.parse()?;
+    let stage = Stage::open(options.asking.dir.as_deref()).await?;
+    let target = stage.cimxml.parse::<Target>()?.or_at(PATH);
     let report = measure_server(options, &target, stage.daemon_id()).await;
     stage.close().await?;
     report
@@ -98,7 +78,7 @@ async fn measure_server(
     process: Option<u32>,
 ) -> Result<Report> {
     let namespace = format!("isochron_bench_{}", std::process::id());
-    let mut connection = target.connect().await?;
+    let mut connection = Connection::to(target).await?;
     let found = match fill(&mut connection, &namespace, options.instances).await {
         Ok(()) => ask(options, target, &namespace, process).await,
         Err(error) => Err(error),
@@ -129,7 +109,7 @@ async fn fill(connection: &mut Connection, namespace: &str, instances: u32) -> R
 
 /// Takes away what [`fill`] made, as far as it came.
 async fn clear(target: &Target, namespace: &str, instances: u32) -> Result<()> {
-    let mut connection = target.connect().await?;
+    let mut connection = Connection::to(target).await?;
     for id in 0..instances {
         let request = Request::delete_instance(namespace, id);
         if connection.call(&request).await.is_err() {
@@ -152,7 +132,7 @@ async fn ask(
     namespace: &str,
     process: Option<u32>,
 ) -> Result<Report> {
-    let mut connection = target.connect().await?;
+    let mut connection = Connection::to(target).await?;
     let service = connection.call(&Request::services()).await?;
     let service = client::first_path(&service).context("the server has no snapshot service")?;
     let instances = options.instances;
@@ -171,14 +151,7 @@ async fn ask(
             vec![Request::associator_names(service)],
         ),
     ];
-    let mut rates = Vec::new();
-    for &connections in &options.connections {
-        for (operation, requests) in &operations {
-            eprintln!("bench: {operation}, {connections} connections");
-            let time = Duration::from_secs(options.seconds);
-            rates.push(rate(target, operation, requests, connections, time).await?);
-        }
-    }
+    let rates = options.asking.rates(target, &operations).await?;
     let mut listings = Vec::new();
     for kind in [
         Kind::Instances,
@@ -186,47 +159,10 @@ async fn ask(
         Kind::Pulled(PULLED_AT_ONCE.min(instances)),
     ] {
         eprintln!("bench: {}", kind.name());
-        let mut connection = target.connect().await?;
+        let mut connection = Connection::to(target).await?;
         listings.push(list(&mut connection, namespace, kind, instances, process).await?);
     }
     Ok(Report { rates, listings })
-}
-
-/// Connections that ask the same in turn for some time.
-async fn rate(
-    target: &Target,
-    operation: &'static str,
-    requests: &[Request],
-    connections: u16,
-    time: Duration,
-) -> Result<Rate> {
-    let mut open = Vec::new();
-    for _ in 0..connections {
-        open.push(target.connect().await?);
-    }
-    let began = Instant::now();
-    let mut tasks = JoinSet::new();
-    for mut connection in open {
-        let requests = requests.to_vec();
-        tasks.spawn(async move {
-            let mut latencies = Vec::new();
-            for request in requests.iter().cycle() {
-                let asked = Instant::now();
-                connection.call(request).await?;
-                latencies.push(asked.elapsed());
-                if began.elapsed() >= time {
-                    break;
-                }
-            }
-            anyhow::Ok(latencies)
-        });
-    }
-    let mut latencies = Vec::new();
-    while let Some(task) = tasks.join_next().await {
-        latencies.extend(task??);
-    }
-    let rate = Rate::of(operation, connections, latencies, began.elapsed());
-    rate.context("nothing was answered")
 }
 
 /// How the instances of a class are asked for.

@@ -6,21 +6,13 @@
 //! is the floor. Every answer is read to its end, must be one without a fault, and must
 //! relate to its question.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use anyhow::{Result, bail, ensure};
 use clap::Args;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt;
 
-use super::cim::report::{FLOOR, Rate, Report};
+use super::asking::{Ask, Asking, Connection, Target};
+use super::cim::report::{FLOOR, Report};
 use crate::exit::Failure;
 use crate::stage::{self, Stage};
 
@@ -35,22 +27,8 @@ Without --url it starts a daemon of its own.";
 /// What to measure.
 #[derive(Args, Debug)]
 pub struct WsmanOptions {
-    /// Numbers of connections at once
-    #[arg(long, value_name = "COUNT,...", value_delimiter = ',', default_values_t = [1, 8],
-        value_parser = clap::value_parser!(u16).range(1..=1000))]
-    connections: Vec<u16>,
-    /// For how long each operation is asked for
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    seconds: u64,
-    /// A server that runs, instead of one of our own
-    #[arg(long, value_name = "http://HOST:PORT/PATH")]
-    url: Option<http::Uri>,
-    /// Who asks that server; the password is taken from ISOCHRON_PASSWORD
-    #[arg(long, requires = "url")]
-    user: Option<String>,
-    /// Where to make the temporary directory [default: TMPDIR, else /var/tmp]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 /// Measures and prints.
@@ -60,60 +38,13 @@ pub fn run(options: &WsmanOptions, json: bool) -> Result<(), Failure> {
 }
 
 async fn measure(options: &WsmanOptions) -> Result<Report> {
-    if let Some(url) = &options.url {
-        let authorization = match &options.user {
-            Some(user) => {
-                let password = std::env::var("ISOCHRON_PASSWORD")
-                    .context("--user needs the password in ISOCHRON_PASSWORD")?;
-                Some(format!(
-                    "Basic {}",
-                    STANDARD.encode(format!("{user}:{password}"))
-                ))
-            }
-            None => None,
-        };
-        return ask(options, &Target::of(url, authorization)?).await;
+    if let Some(target) = options.asking.target()? {
+        return ask(options, &target).await;
     }
-    let stage = Stage::open(options.dir.as_deref()).await?;
-    let url = stage.wsman.parse()?;
-    let report = ask(options, &Target::of(&url, None)?).await;
+    let stage = Stage::open(options.asking.dir.as_deref()).await?;
+    let report = ask(options, &stage.wsman.parse()?).await;
     stage.close().await?;
     report
-}
-
-/// A server, and who asks it.
-#[derive(Clone)]
-struct Target {
-    authority: String,
-    path: String,
-    authorization: Option<String>,
-}
-
-impl Target {
-    fn of(url: &http::Uri, authorization: Option<String>) -> Result<Self> {
-        let authority = url
-            .authority()
-            .context("the address names no host and port")?;
-        ensure!(
-            url.scheme_str() == Some("http") && url.port().is_some(),
-            "the address of a server is http://HOST:PORT/PATH"
-        );
-        Ok(Self {
-            authority: authority.to_string(),
-            path: url.path().to_owned(),
-            authorization,
-        })
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
-        let stream = TcpStream::connect(&self.authority).await;
-        let stream = stream.with_context(|| format!("no server answers on {}", self.authority))?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with its sender.
-        tokio::spawn(connection);
-        Ok(sender)
-    }
 }
 
 const SOAP: &str = "http://www.w3.org/2003/05/soap-envelope";
@@ -159,25 +90,16 @@ impl Request {
             holds,
         }
     }
+}
 
-    async fn ask(
-        &self,
-        target: &Target,
-        sender: &mut SendRequest<Full<Bytes>>,
-        id: usize,
-    ) -> Result<()> {
-        let id = id.to_string();
+impl Ask for Request {
+    async fn ask(&self, connection: &mut Connection, number: usize) -> Result<()> {
+        let id = number.to_string();
         let text = self.text.replace("{id}", &id);
-        let mut request = http::Request::post(&target.path)
-            .header(HOST, &target.authority)
+        let request = http::Request::builder()
+            .method(http::Method::POST)
             .header(CONTENT_TYPE, "application/soap+xml;charset=UTF-8");
-        if let Some(authorization) = &target.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        sender.ready().await?;
-        let answer = sender
-            .send_request(request.body(Full::new(text.into()))?)
-            .await?;
+        let answer = connection.send(request, text.into()).await?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         let body = std::str::from_utf8(&body)?;
@@ -217,48 +139,7 @@ async fn ask(options: &WsmanOptions, target: &Target) -> Result<Report> {
             ),
         ),
     ];
-    let mut rates = Vec::new();
-    for &connections in &options.connections {
-        for (operation, request) in &operations {
-            eprintln!("bench: {operation}, {connections} connections");
-            let time = Duration::from_secs(options.seconds);
-            rates.push(rate(target, operation, request, connections, time).await?);
-        }
-    }
+    let rates = options.asking.rates(target, &operations).await?;
     let listings = Vec::new();
     Ok(Report { rates, listings })
-}
-
-/// Connections that ask the same for some time.
-async fn rate(
-    target: &Target,
-    operation: &'static str,
-    request: &Request,
-    connections: u16,
-    time: Duration,
-) -> Result<Rate> {
-    let mut open = Vec::new();
-    for _ in 0..connections {
-        open.push(target.connect().await?);
-    }
-    let began = Instant::now();
-    let mut tasks = JoinSet::new();
-    for mut sender in open {
-        let (request, target) = (request.clone(), target.clone());
-        tasks.spawn(async move {
-            let mut latencies = Vec::new();
-            while began.elapsed() < time {
-                let asked = Instant::now();
-                request.ask(&target, &mut sender, latencies.len()).await?;
-                latencies.push(asked.elapsed());
-            }
-            anyhow::Ok(latencies)
-        });
-    }
-    let mut latencies = Vec::new();
-    while let Some(task) = tasks.join_next().await {
-        latencies.extend(task??);
-    }
-    let rate = Rate::of(operation, connections, latencies, began.elapsed());
-    rate.context("nothing was answered")
 }

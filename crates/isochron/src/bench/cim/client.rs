@@ -3,101 +3,38 @@
 //! the server's and not its own.
 
 use std::fmt::Write as _;
-use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::bench::asking::{self, Ask, Target};
 
 const CLASS: &str = "Isochron_BenchRecord";
 const MSVM: &str = "root/HyperVCluster/v2";
 const SERVICE: &str = "Msvm_CollectionSnapshotService";
 
-/// A server, and who asks it.
-#[derive(Clone, Debug)]
-pub struct Target {
-    authority: String,
-    authorization: Option<String>,
-}
-
-impl FromStr for Target {
-    type Err = anyhow::Error;
-
-    fn from_str(url: &str) -> Result<Self> {
-        let authority = url
-            .strip_prefix("http://")
-            .context("the address of a CIM-XML server is http://HOST:PORT")?
-            .trim_end_matches('/');
-        let (_, port) = authority
-            .rsplit_once(':')
-            .context("the address names no port: http://HOST:PORT")?;
-        port.parse::<u16>()
-            .map_err(|_| anyhow!("{port} is not a port"))?;
-        Ok(Self {
-            authority: authority.to_owned(),
-            authorization: None,
-        })
-    }
-}
-
-impl Target {
-    /// The same server, asked by this user.
-    pub fn with_user(self, user: &str, password: &str) -> Self {
-        let credentials = STANDARD.encode(format!("{user}:{password}"));
-        Self {
-            authorization: Some(format!("Basic {credentials}")),
-            ..self
-        }
-    }
-
-    /// A connection of its own.
-    pub async fn connect(&self) -> Result<Connection> {
-        let stream = TcpStream::connect(&self.authority)
-            .await
-            .with_context(|| format!("no server answers on {}", self.authority))?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with its sender.
-        tokio::spawn(connection);
-        Ok(Connection {
-            target: self.clone(),
-            sender,
-        })
-    }
-}
-
 /// One kept connection, one request at a time.
-pub struct Connection {
-    target: Target,
-    sender: SendRequest<Full<Bytes>>,
-}
+pub struct Connection(asking::Connection);
 
 impl Connection {
+    /// One of its own.
+    pub async fn to(target: &Target) -> Result<Self> {
+        Ok(Self(target.connect().await?))
+    }
+
     /// The answer's text; an answer that tells of an error is one.
     pub async fn call(&mut self, request: &Request) -> Result<String> {
-        let mut body = self.send(request).await?;
-        let mut bytes = Vec::new();
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
-                bytes.extend_from_slice(&data);
-            }
-        }
-        let text = String::from_utf8(bytes)?;
-        check(request, &text)?;
-        Ok(text)
+        request.call(&mut self.0).await
     }
 
     /// How often an element begins in the answer, and the answer's bytes, of which
     /// never more than a piece is kept.
     pub async fn count(&mut self, request: &Request, element: &str) -> Result<(usize, usize)> {
-        let mut body = self.send(request).await?;
+        let mut body = request.send(&mut self.0).await?;
         let (mut found, mut bytes) = (0, 0);
         let mut piece = String::new();
         let mut broken = Vec::new();
@@ -121,37 +58,6 @@ impl Connection {
             piece.drain(..keep);
         }
         Ok((found, bytes))
-    }
-
-    async fn send(&mut self, request: &Request) -> Result<hyper::body::Incoming> {
-        let mut message = http::Request::builder()
-            .method(request.method.clone())
-            .uri("/cimom")
-            .header(HOST, &self.target.authority)
-            .header(CONTENT_TYPE, "application/xml; charset=\"utf-8\"");
-        if request.method == Method::POST {
-            message = message
-                .header("CIMOperation", "MethodCall")
-                .header("CIMMethod", request.operation)
-                .header("CIMObject", &request.namespace);
-        }
-        if let Some(authorization) = &self.target.authorization {
-            message = message.header(AUTHORIZATION, authorization);
-        }
-        let message = message.body(Full::new(request.body.clone()))?;
-        self.sender.ready().await?;
-        let answer = self.sender.send_request(message).await?;
-        let expected = match request.method == Method::POST {
-            true => StatusCode::OK,
-            false => StatusCode::METHOD_NOT_ALLOWED,
-        };
-        ensure!(
-            answer.status() == expected,
-            "{}: the server answered {}",
-            request.operation,
-            answer.status()
-        );
-        Ok(answer.into_body())
     }
 }
 
@@ -197,6 +103,39 @@ impl Request {
             namespace: namespace.to_owned(),
             body: body.into(),
         }
+    }
+
+    /// Sends it; the answer as it comes.
+    async fn send(&self, connection: &mut asking::Connection) -> Result<Incoming> {
+        let mut message = http::Request::builder()
+            .method(self.method.clone())
+            .header(CONTENT_TYPE, "application/xml; charset=\"utf-8\"");
+        if self.method == Method::POST {
+            message = message
+                .header("CIMOperation", "MethodCall")
+                .header("CIMMethod", self.operation)
+                .header("CIMObject", &self.namespace);
+        }
+        let answer = connection.send(message, self.body.clone()).await?;
+        let expected = match self.method == Method::POST {
+            true => StatusCode::OK,
+            false => StatusCode::METHOD_NOT_ALLOWED,
+        };
+        ensure!(
+            answer.status() == expected,
+            "{}: the server answered {}",
+            self.operation,
+            answer.status()
+        );
+        Ok(answer.into_body())
+    }
+
+    /// The answer's text.
+    async fn call(&self, connection: &mut asking::Connection) -> Result<String> {
+        let answer = self.send(connection).await?.collect().await?.to_bytes();
+        let text = String::from_utf8(answer.into())?;
+        check(self, &text)?;
+        Ok(text)
     }
 
     /// One that HTTP refuses before anything of CIM is read.
@@ -337,6 +276,14 @@ impl Request {
     }
 }
 
+/// In turn.
+impl Ask for Vec<Request> {
+    async fn ask(&self, connection: &mut asking::Connection, number: usize) -> Result<()> {
+        self[number % self.len()].call(connection).await?;
+        Ok(())
+    }
+}
+
 fn class() -> String {
     format!("<CLASSNAME NAME=\"{CLASS}\"/>")
 }
@@ -392,14 +339,6 @@ pub fn context(answer: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_is_an_address_with_a_port() {
-        assert!("http://127.0.0.1:5988/".parse::<Target>().is_ok());
-        for wrong in ["127.0.0.1:5988", "http://host", "http://host:x"] {
-            assert!(wrong.parse::<Target>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn paths_and_contexts_are_found_in_answers() {
