@@ -6,6 +6,9 @@
 //! to a pipe that never fails: a process of its own, of the guardian's kind,
 //! carries it to the file, goes on reading when the file takes no more, and
 //! outlives us. To give up a save is to throw away the rest and let QEMU finish.
+//!
+//! While other members of a cut still stand, nothing flows: QEMU fills the pipe and
+//! waits, and leaves the processors to those whose guests do not run yet.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -44,9 +47,15 @@ impl Drain {
         }
     }
 
-    /// Into this file.
+    /// Into this file, once it [flows](Self::flow).
     pub(crate) async fn write_to(&mut self, file: File) -> Result<(), HypervisorError> {
         self.0.say(&Order::File, Some(file.into())).await
+    }
+
+    /// Holds nothing back any more. Happens by itself, a quarter of a second after
+    /// [`write_to`](Self::write_to) and when we end.
+    pub(crate) async fn flow(&mut self) -> Result<(), HypervisorError> {
+        self.0.say(&Order::Flow, None).await
     }
 
     /// Throws away what still comes.

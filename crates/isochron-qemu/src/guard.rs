@@ -44,8 +44,10 @@ pub(crate) enum Order {
     Disarm,
     /// Memory will come through this pipe (see [`crate::drain`]).
     Pipe,
-    /// Write what comes through the pipe to this file.
+    /// Write what comes through the pipe to this file, but hold it back for a moment.
     File,
+    /// Hold nothing back.
+    Flow,
     /// Throw away what still comes.
     Discard,
     /// Tell when the pipe has ended.

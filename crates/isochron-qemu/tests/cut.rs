@@ -271,6 +271,32 @@ async fn memory_is_saved_behind_a_running_guest_and_loads() {
     }
 }
 
+/// Memory is held back until all members run, but no guest waits for a daemon that hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_flows_by_itself_when_nobody_lets_it() {
+    let host = Host::new();
+    let vm = host.machine(&[("root", QCOW2)]);
+    let live = host.qemu.start(vm.start()).await.unwrap();
+    live.resume().await.unwrap();
+    let mode = live.prepare_save(Power::Running).await.unwrap();
+    assert_eq!(mode, SaveMode::Background);
+    live.stop().await.unwrap();
+    let path = host.path("memory");
+    live.save(&path, &mode).await.unwrap();
+    let observer = host.observe(&vm);
+    eventually("the memory is saved", || {
+        let migration = Monitor::open(&observer).run("query-migrate", json!({}));
+        migration.unwrap()["status"] == "completed"
+    })
+    .await;
+    live.finish_save(&path, &nothing).await.unwrap();
+    host.qemu.kill(&vm.machine).await.unwrap();
+    let live = load(&host, &vm, &path).await;
+    live.resume().await.unwrap();
+    assert_eq!(live.power().await.unwrap(), Power::Running);
+    host.qemu.kill(&vm.machine).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_machine_is_saved_and_remains_usable_and_paused() {
     let mut host = Host::new();

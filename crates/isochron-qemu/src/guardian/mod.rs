@@ -147,8 +147,14 @@ impl Watch {
                     }
                     continue;
                 }
+                Ok(Some(Order::Flow)) => {
+                    if let Some(drain) = &mut self.drain {
+                        drain.flow();
+                    }
+                    continue;
+                }
                 Ok(Some(Order::Discard)) => {
-                    if let Some(drain) = &self.drain {
+                    if let Some(drain) = &mut self.drain {
                         drain.discard();
                     }
                     continue;

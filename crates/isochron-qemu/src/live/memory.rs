@@ -239,13 +239,15 @@ impl LiveQemu {
         path: &Path,
         mode: &SaveMode,
     ) -> Result<Option<Stamp>, HypervisorError> {
-        if self.status().await?.status == "postmigrate" {
-            return self.save_again(path).await.map(|()| None);
-        }
-        let file = create(path).await?;
         match mode {
-            SaveMode::Background => self.save_behind(file).await.map(Some),
-            SaveMode::Plain(_) => self.save_standing(path, file).await.map(|()| None),
+            SaveMode::Background => self.save_behind(create(path).await?).await.map(Some),
+            SaveMode::Plain(_) if self.status().await?.status == "postmigrate" => {
+                self.save_again(path).await.map(|()| None)
+            }
+            SaveMode::Plain(_) => {
+                let file = create(path).await?;
+                self.save_standing(path, file).await.map(|()| None)
+            }
         }
     }
 
@@ -287,29 +289,19 @@ impl LiveQemu {
     /// Waits until a background save lets the guest run, or lets it run.
     async fn until_it_runs(&self, resumed_before: Stamp) -> Result<Stamp, HypervisorError> {
         let mut pulse = self.qmp.pulse();
+        let resumes = async {
+            let resumed = pulse.wait_for(|pulse| pulse.resume != resumed_before);
+            match resumed.await.ok().map(|pulse| pulse.resume) {
+                Some(resumed) => Ok(resumed),
+                // The connection ended; the questions say how.
+                None => std::future::pending().await,
+            }
+        };
         let work = async {
-            loop {
-                let resumed = pulse.borrow_and_update().resume;
-                if resumed != resumed_before {
-                    return Ok(resumed);
-                }
-                let migration = self.migration().await?;
-                let sends = match migration.phase() {
-                    Phase::None => false,
-                    Phase::Failed(text) => {
-                        return Err(HypervisorError::Failed(format!(
-                            "saving memory failed: {text}"
-                        )));
-                    }
-                    Phase::Completed => true,
-                    Phase::Underway => migration.sends_pages(),
-                };
-                // The second question gives QEMU a turn in which it carries out
-                // what it had decided on by itself.
-                if sends && !self.status().await?.running {
-                    return self.resume_and_wait().await;
-                }
-                let _ = timeout(SHORT_LOOK, pulse.changed()).await;
+            tokio::select! {
+                biased;
+                resumed = resumes => resumed,
+                resumed = self.let_it_run() => resumed,
             }
         };
         timeout(ARMING, work).await.unwrap_or_else(|_| {
@@ -318,6 +310,29 @@ impl LiveQemu {
                 ARMING.as_secs()
             )))
         })
+    }
+
+    /// Lets the guest run as soon as it may, if QEMU does not.
+    async fn let_it_run(&self) -> Result<Stamp, HypervisorError> {
+        loop {
+            let migration = self.migration().await?;
+            let sends = match migration.phase() {
+                Phase::None => false,
+                Phase::Failed(text) => {
+                    return Err(HypervisorError::Failed(format!(
+                        "saving memory failed: {text}"
+                    )));
+                }
+                Phase::Completed => true,
+                Phase::Underway => migration.sends_pages(),
+            };
+            // The second question gives QEMU a turn in which it carries out what it
+            // had decided on by itself.
+            if sends && !self.status().await?.running {
+                return self.resume_and_wait().await;
+            }
+            sleep(SHORT_LOOK).await;
+        }
     }
 
     async fn until_saved(
@@ -357,6 +372,13 @@ impl LiveQemu {
         path: &Path,
         progress: &(dyn Fn(u8) + Send + Sync),
     ) -> Result<u64, HypervisorError> {
+        // The lock is not held while the carrier is told.
+        let drain = locked(&self.saving).drain.take();
+        if let Some(mut drain) = drain {
+            // If the carrier ended, QEMU has seen its end already.
+            let _ = drain.flow().await;
+            locked(&self.saving).drain = Some(drain);
+        }
         let saved = self.until_saved(LONG_LOOK, progress).await;
         let drain = locked(&self.saving).drain.take();
         let written = match (&saved, drain) {
