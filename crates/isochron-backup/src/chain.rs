@@ -28,10 +28,8 @@ pub(crate) struct Link {
 impl Link {
     /// Reads one.
     pub(crate) fn read(directory: &Path) -> Result<Self, ArchiveError> {
-        let absolute = std::fs::canonicalize(directory).map_err(|error| {
-            let directory = directory.display();
-            ArchiveError::Invalid(format!("there is no export in {directory}: {error}"))
-        })?;
+        // Of one that is not there, the manifest's reader says so.
+        let absolute = std::fs::canonicalize(directory).unwrap_or(directory.to_owned());
         let (manifest, digest) = Manifest::read(&absolute)?;
         Ok(Self {
             directory: absolute,
@@ -150,33 +148,33 @@ impl Chain {
         // There is always one: `read` begins with it.
         &self.links[0]
     }
+}
 
-    /// The images that hold a disk of the export, the top first. They lead QEMU to
-    /// nothing else.
-    pub(crate) fn images(
-        &self,
-        machine: MachineId,
-        name: &str,
-    ) -> Result<Vec<Image>, ArchiveError> {
-        let mut images = Vec::new();
-        for link in &self.links {
-            let disk = link.manifest.disk(machine, name);
-            let Some((disk, content)) = disk.and_then(|disk| Some((disk, disk.content.as_ref()?)))
-            else {
-                break;
-            };
-            let path = link.directory.join(&content.image.file);
-            check_image(&path, disk)?;
-            images.push(Image {
-                path,
-                format: ImageFormat::Qcow2,
-            });
-            if disk.mode != Mode::Difference {
-                break;
-            }
+/// The images that hold a disk of the first of these exports, of which each stands on
+/// the next; the top first. They lead QEMU to nothing else.
+pub(crate) fn images(
+    links: &[Link],
+    machine: MachineId,
+    name: &str,
+) -> Result<Vec<Image>, ArchiveError> {
+    let mut images = Vec::new();
+    for link in links {
+        let disk = link.manifest.disk(machine, name);
+        let Some((disk, content)) = disk.and_then(|disk| Some((disk, disk.content.as_ref()?)))
+        else {
+            break;
+        };
+        let path = link.directory.join(&content.image.file);
+        check_image(&path, disk)?;
+        images.push(Image {
+            path,
+            format: ImageFormat::Qcow2,
+        });
+        if disk.mode != Mode::Difference {
+            break;
         }
-        Ok(images)
     }
+    Ok(images)
 }
 
 fn check_image(path: &Path, disk: &Disk) -> Result<(), ArchiveError> {

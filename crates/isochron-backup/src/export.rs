@@ -238,7 +238,7 @@ impl Opened {
         }
         let plan = match (old_leaves()?, job.changes.take(), old) {
             (Some(leaves), Some(changes), Some((base, ..))) if self.merge => {
-                let images = base.images(member.machine, &disk.name)?;
+                let images = chain::images(&base.links, member.machine, &disk.name)?;
                 let server = Server::start(&self.programs.qemu_nbd, &images, LANES, &self.control)?;
                 if server.size() != size {
                     return Err(ArchiveError::Damaged(format!(

@@ -256,9 +256,14 @@ impl Manifest {
         let path = directory.join(MANIFEST);
         let text = match small_file(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Err(ArchiveError::Invalid(format!(
-                    "there is no finished export in {}: it has no {MANIFEST}",
+                    "there is no finished export in {}: no {MANIFEST} is there",
                     directory.display()
                 )));
             }

@@ -180,7 +180,8 @@ fn write(
                     Sink::Raw(file)
                 }
             };
-            read_disk(&order.qemu_nbd, chain, machine, disk, sink, path, control)
+            let links = &chain.links;
+            read_disk(&order.qemu_nbd, links, machine, disk, sink, path, control)
         }
         Job::Memory(told, to) => {
             let from = chain.top().directory.join(&told.file);

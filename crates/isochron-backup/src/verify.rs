@@ -1,5 +1,5 @@
 //! Whether an export is what it was: every file of it and of those that it is a
-//! difference to, and the content of its disks as QEMU reads them.
+//! difference to, and the content of all their disks as QEMU reads them.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,7 +24,8 @@ use crate::threads;
 pub struct Verified {
     /// The export and those that it is a difference to.
     pub exports: Vec<VerifiedExport>,
-    /// How many disks were read as QEMU reads them; none if files are damaged.
+    /// How many disks of these exports were read as QEMU reads them; none if files are
+    /// damaged.
     pub disks: usize,
     /// Bytes of those disks, holes included.
     pub disk_bytes: u64,
@@ -70,8 +71,12 @@ pub fn verify(
     let control = Arc::new(Control::default());
     threads::watched(&control, progress, || {
         expect_files(&chain, &control);
-        let disks: Vec<_> = held(chain.top()).collect();
-        let disk_bytes = disks.iter().map(|(_, disk)| disk.virtual_size).sum();
+        // Each export's disks through those beneath it.
+        let tails = (0..chain.links.len()).map(|from| &chain.links[from..]);
+        let disks: Vec<_> = tails
+            .flat_map(|links| held(&links[0]).map(move |(machine, disk)| (links, machine, disk)))
+            .collect();
+        let disk_bytes = disks.iter().map(|(.., disk)| disk.virtual_size).sum();
         control.expect(disk_bytes);
         let damages = damaged_files(&chain, &control)?;
         let exports = chain.links.iter().map(|link| VerifiedExport {
@@ -89,9 +94,9 @@ pub fn verify(
         if verified.damages.is_empty() {
             verified.disks = disks.len();
             verified.disk_bytes = disk_bytes;
-            threads::each(disks, &control, |(machine, disk)| {
+            threads::each(disks, &control, |(links, machine, disk)| {
                 let (sink, path) = (Sink::Nowhere, PathBuf::new());
-                read_disk(qemu_nbd, &chain, machine, disk, sink, path, &control)
+                read_disk(qemu_nbd, links, machine, disk, sink, path, &control)
             })?;
         }
         Ok(verified)
@@ -169,25 +174,26 @@ fn damage(path: &Path, told: &FileOf, control: &Control) -> Result<Option<Damage
     }
 }
 
-/// Reads a disk of a chain's export as QEMU reads it, checks its content, and writes it.
+/// Reads a disk of the first of these exports, of which each stands on the next, as QEMU
+/// reads it, checks its content, and writes it.
 pub(crate) fn read_disk(
     qemu_nbd: &Path,
-    chain: &Chain,
+    links: &[Link],
     machine: MachineId,
     disk: &Disk,
     sink: Sink,
     sink_path: PathBuf,
     control: &Arc<Control>,
 ) -> Result<(), ArchiveError> {
-    let directory = &chain.top().directory;
-    let Some(content) = &disk.content else {
+    let (Some(link), Some(content)) = (links.first(), &disk.content) else {
         return Ok(());
     };
+    let directory = &link.directory;
     let image = directory.join(&content.image.file);
     let damaged = |why: &str| ArchiveError::Damaged(format!("{} {why}", image.display()));
     let mut server = Server::start(
         qemu_nbd,
-        &chain.images(machine, &disk.name)?,
+        &chain::images(links, machine, &disk.name)?,
         LANES,
         control,
     )?;

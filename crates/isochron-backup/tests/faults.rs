@@ -89,7 +89,7 @@ fn a_base_that_does_not_fit_is_refused() {
         Err(ArchiveError::Invalid(error)) => assert!(error.contains(why), "{error}"),
         other => panic!("{other:?}"),
     };
-    refused(order("none"), "there is no export");
+    refused(order("none"), "there is no finished export");
     refused(order("record"), "does not hold the disk");
     let mut other = order("full");
     other.instant.collection = CollectionId::new();

@@ -59,7 +59,10 @@ fn every_export_of_a_chain_comes_back() {
     for (count, name) in ["full", "second", "third"].into_iter().enumerate() {
         let verified = check(&rig.path(name), &[]).unwrap();
         assert!(verified.damages.is_empty(), "{:?}", verified.damages);
-        assert_eq!((verified.exports.len(), verified.disks), (count + 1, 1));
+        assert_eq!(
+            (verified.exports.len(), verified.disks),
+            (count + 1, count + 1)
+        );
         for format in [ImageFormat::Raw, ImageFormat::Qcow2] {
             let target = rig.path(&format!("{name}-{}", format.as_str()));
             let restored = bring_back(&rig.path(name), &[], &target, format).unwrap();
@@ -91,6 +94,57 @@ fn every_export_of_a_chain_comes_back() {
         }
     }
     assert!(rig.leftovers().is_empty());
+}
+
+/// An export whose files are all what its manifest says, and whose disk is not; the ones
+/// above it do not read the block.
+#[test]
+fn the_content_of_a_parent_is_checked() {
+    let rig = three();
+    let image = rig.path("full/web.disk0.qcow2");
+    run(
+        "qemu-io",
+        [
+            "-f",
+            "qcow2",
+            "-c",
+            "write -P 9 100k 512",
+            image.to_str().unwrap(),
+        ],
+    );
+    let digest = |path: &Path| blake3::hash(&std::fs::read(path).unwrap()).to_string();
+    let mut parent: Option<String> = None;
+    for name in ["full", "second", "third"] {
+        let path = rig.path(name).join("manifest.json");
+        let text = std::fs::read(&path).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        match parent {
+            None => {
+                let told = &mut manifest["members"][0]["disks"][0]["content"]["image"];
+                told["blake3"] = digest(&image).into();
+                told["bytes"] = std::fs::metadata(&image).unwrap().len().into();
+            }
+            Some(parent) => manifest["parent"]["manifest_blake3"] = parent.into(),
+        }
+        std::fs::write(&path, manifest.to_string()).unwrap();
+        let sums = std::fs::read_to_string(rig.path(name).join("B3SUMS")).unwrap();
+        let files = sums.lines().map(|line| line.split_once("  ").unwrap().1);
+        let sums = files.map(|file| format!("{}  {file}\n", digest(&rig.path(name).join(file))));
+        std::fs::write(rig.path(name).join("B3SUMS"), sums.collect::<String>()).unwrap();
+        parent = Some(digest(&path));
+    }
+    for name in ["second", "third"] {
+        match check(&rig.path(name), &[]) {
+            Err(ArchiveError::Damaged(error)) => assert!(
+                error.contains("full/web.disk0.qcow2 does not read as its leaves say"),
+                "{error}"
+            ),
+            other => panic!("{other:?}"),
+        }
+        // What it holds itself is whole.
+        let target = rig.path(&format!("{name}-out"));
+        bring_back(&rig.path(name), &[], &target, ImageFormat::Raw).unwrap();
+    }
 }
 
 #[test]
