@@ -65,6 +65,7 @@ impl Archive for DirectoryArchive {
                 instant: manifest.instant.id,
                 collection: manifest.instant.collection,
                 disks: disks.collect(),
+                files: manifest.names().collect(),
             })
         })
         .await

@@ -173,10 +173,8 @@ impl Opened {
         write_file(&self.target.partial().join(SUMS), sums.as_bytes())?;
         self.control.check()?;
         self.target.finish()?;
-        let files = self.manifest.files();
-        let names = files.map(|file| PathBuf::from(&file.file));
         Ok(Exported {
-            files: names.chain([MANIFEST.into(), SUMS.into()]).collect(),
+            files: self.manifest.names().collect(),
             bytes: self.manifest.files().map(|file| file.bytes).sum::<u64>()
                 + (text.len() + sums.len()) as u64,
         })

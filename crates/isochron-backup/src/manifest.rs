@@ -375,6 +375,12 @@ impl Manifest {
         })
     }
 
+    /// The names of all the export's files, these two included.
+    pub(crate) fn names(&self) -> impl Iterator<Item = PathBuf> {
+        let files = self.files().map(|file| file.file.as_str());
+        files.chain([MANIFEST, SUMS]).map(PathBuf::from)
+    }
+
     /// A machine's disk.
     pub fn disk(&self, machine: MachineId, name: &str) -> Option<&Disk> {
         let member = self

@@ -35,6 +35,15 @@ pub struct StoredExport {
     pub parent: Option<ExportId>,
 }
 
+impl StoredExport {
+    /// Its files, relative to its directory.
+    fn files(&self) -> Vec<PathBuf> {
+        let disks = self.disks.keys();
+        let files = disks.map(|(machine, disk)| PathBuf::from(format!("{machine}/{disk}.qcow2")));
+        files.collect()
+    }
+}
+
 /// A disk in an export.
 #[derive(Clone, Debug, Default)]
 pub struct StoredDisk {
@@ -160,6 +169,7 @@ impl Archive for SimArchive {
                     instant: export.order.instant.id,
                     collection: export.order.instant.collection,
                     disks: disks.collect(),
+                    files: export.files(),
                 })
             })
             .await
@@ -272,26 +282,24 @@ impl SimExport {
                 }
             }
         }
+        let mut stored = StoredExport {
+            order: order.clone(),
+            disks,
+            parent: None,
+        };
         self.daemon
             .call(at(Point::SealExport, &order.directory), |state| {
                 let parent = order.base.as_ref().filter(|_| !order.merge);
                 let parent = parent.and_then(|base| state.exports.whole.get(base));
-                let parent = parent.map(|parent| parent.order.id);
-                let stored = StoredExport {
-                    order: order.clone(),
-                    disks: disks.clone(),
-                    parent,
-                };
+                stored.parent = parent.map(|parent| parent.order.id);
                 state.exports.partial.remove(&self.key());
-                state.exports.whole.insert(order.directory.clone(), stored);
+                let whole = &mut state.exports.whole;
+                whole.insert(order.directory.clone(), stored.clone());
                 Ok::<_, ArchiveError>(())
             })
             .await?;
         Ok(Exported {
-            files: disks
-                .keys()
-                .map(|(machine, disk)| PathBuf::from(format!("{machine}/{disk}.qcow2")))
-                .collect(),
+            files: stored.files(),
             bytes: copied.written,
         })
     }

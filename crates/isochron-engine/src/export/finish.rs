@@ -2,6 +2,7 @@
 //! or, where we died or cannot yet, later.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use crate::records::{Exporting, Transaction, export_key, job_key, point_key, sna
 
 /// How an export ended in the end.
 enum Settled {
-    /// Its directory is there, whole.
-    Whole,
+    /// Its directory is there, whole, of these files.
+    Whole(Vec<PathBuf>),
     /// Nothing is left.
     Gone,
 }
@@ -32,19 +33,15 @@ pub(super) async fn conclude(
     progress: &Progress,
 ) {
     let failure = match &outcome {
-        Ok(exported) => match commit(inner, &exporting, exported, progress).await {
+        Ok(exported) => match commit(inner, &exporting, &exported.files, progress).await {
             Ok(()) => return,
             Err(error) => error,
         },
         Err(error) => error.clone(),
     };
     tracing::warn!(job = %exporting.job, error = %failure, "the export is being settled");
-    let exported = outcome.unwrap_or(Exported {
-        files: Vec::new(),
-        bytes: 0,
-    });
     let unsettled = match settle(inner, &exporting).await {
-        Ok(Settled::Whole) => match commit(inner, &exporting, &exported, progress).await {
+        Ok(Settled::Whole(files)) => match commit(inner, &exporting, &files, progress).await {
             Ok(()) => return,
             Err(error) => error,
         },
@@ -61,7 +58,6 @@ pub(super) async fn conclude(
     tracing::warn!(job = %exporting.job, error = %unsettled, "the export is not settled yet");
     progress.step(99, "it is being found out what was written");
     let ending = Ending {
-        exported,
         failure,
         progress: progress.clone(),
         _own: own,
@@ -75,7 +71,6 @@ pub(super) async fn conclude(
 
 /// How the job of an export that is not settled ends, and what it holds until then.
 struct Ending {
-    exported: Exported,
     failure: EngineError,
     progress: Progress,
     _own: Pass,
@@ -85,20 +80,25 @@ struct Ending {
 async fn commit(
     inner: &Inner,
     exporting: &Exporting,
-    exported: &Exported,
+    files: &[PathBuf],
     progress: &Progress,
 ) -> Result<(), EngineError> {
     let mut ended = progress.ending(Some(affected(exporting)), None)?;
-    if let Some(export) = &mut ended.export {
-        export.files.clone_from(&exported.files);
-        export.done = export.total;
-    }
+    show_files(&mut ended, files);
     let mut transaction = inner.records.begin().await;
     remember(inner, &mut transaction, exporting).await?;
     transaction.put(&ended)?;
     transaction.commit().await?;
     progress.shown(ended);
     Ok(())
+}
+
+/// The job of a whole export tells its files.
+fn show_files(job: &mut Job, files: &[PathBuf]) {
+    if let Some(export) = &mut job.export {
+        export.files = files.to_vec();
+        export.done = export.total;
+    }
 }
 
 fn affected(exporting: &Exporting) -> Affected {
@@ -161,7 +161,7 @@ async fn settle(inner: &Inner, exporting: &Exporting) -> Result<Settled, EngineE
         .clear(&exporting.directory, exporting.export)
         .await?;
     match archive.describe(&exporting.directory).await {
-        Ok(described) if described.id == exporting.export => Ok(Settled::Whole),
+        Ok(found) if found.id == exporting.export => Ok(Settled::Whole(found.files)),
         Ok(_)
         | Err(
             ArchiveError::Invalid(_) | ArchiveError::Damaged(_) | ArchiveError::NotSupported(_),
@@ -192,10 +192,10 @@ async fn settle_and_record(
     ending: Option<&Ending>,
 ) -> Result<(), EngineError> {
     match (settle(inner, exporting).await?, ending) {
-        (Settled::Whole, Some(ending)) => {
-            commit(inner, exporting, &ending.exported, &ending.progress).await
+        (Settled::Whole(files), Some(ending)) => {
+            commit(inner, exporting, &files, &ending.progress).await
         }
-        (Settled::Whole, None) => {
+        (Settled::Whole(_), None) => {
             let mut transaction = inner.records.begin().await;
             remember(inner, &mut transaction, exporting).await?;
             transaction.commit().await
@@ -231,10 +231,10 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<HashMap<JobId, Job>, E
 }
 
 async fn recover_one(inner: &Inner, exporting: &Exporting) -> Result<Option<Job>, EngineError> {
-    if let Settled::Gone = settle(inner, exporting).await? {
+    let Settled::Whole(files) = settle(inner, exporting).await? else {
         forget(inner, exporting).await?;
         return Ok(None);
-    }
+    };
     let mut transaction = inner.records.begin().await;
     remember(inner, &mut transaction, exporting).await?;
     let before: Option<Job> = transaction.get(&job_key(exporting.job)).await?;
@@ -247,6 +247,7 @@ async fn recover_one(inner: &Inner, exporting: &Exporting) -> Result<Option<Job>
             None,
             inner.clock.as_ref(),
         );
+        show_files(&mut job, &files);
         transaction.put(&job)?;
     }
     transaction.commit().await?;

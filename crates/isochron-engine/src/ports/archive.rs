@@ -158,7 +158,7 @@ pub enum Go {
 /// A finished export.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exported {
-    /// Its files, relative to its directory.
+    /// All its files, relative to its directory.
     pub files: Vec<PathBuf>,
     /// Bytes of the files.
     pub bytes: u64,
@@ -175,6 +175,8 @@ pub struct Described {
     pub collection: CollectionId,
     /// The members' disks that it has, with their sizes in bytes.
     pub disks: Vec<(MachineId, String, u64)>,
+    /// All its files, relative to its directory.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where exports are written.

@@ -342,6 +342,11 @@ impl Scene {
         let forward = self.op.goes_forward() && done;
         ensure!(completed == done || forward, "done: {done}, but {job:?}");
         ensure!(completed || job.error.is_some(), "no reason: {job:?}");
+        if let (true, Some(told)) = (completed, &job.export) {
+            let export = self.world.export(EXPORT.as_ref());
+            let files = export.ok_or("the export is gone")?.disks.len();
+            ensure!(told.files.len() == files, "{files} files, but {job:?}");
+        }
         Ok(())
     }
 
