@@ -1,5 +1,5 @@
-//! `isochron bench cut` and `soak`, on real guests, and `isochron bench cim` in short
-//! form: their form, and what must hold whatever the times are. None is asserted here.
+//! `isochron bench cut`, `soak` and `export`, on real guests, and `isochron bench cim` in
+//! short form: their form, and what must hold whatever the times are. None is asserted here.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 
@@ -19,8 +19,13 @@ fn directory() -> TempDir {
 }
 
 fn bench(temporary: &TempDir, arguments: &str) -> Value {
+    serde_json::from_slice(&printed(temporary, &format!("--json {arguments}"))).unwrap()
+}
+
+/// What `isochron bench` prints.
+fn printed(temporary: &TempDir, arguments: &str) -> Vec<u8> {
     let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
-        .args(["bench", "--json"])
+        .arg("bench")
         .args(arguments.split_whitespace())
         .env("TMPDIR", temporary.path())
         .current_dir(temporary)
@@ -29,7 +34,7 @@ fn bench(temporary: &TempDir, arguments: &str) -> Value {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
-    serde_json::from_slice(&output.stdout).unwrap()
+    output.stdout
 }
 
 fn files(directory: &Path) -> Vec<String> {
@@ -233,6 +238,61 @@ fn a_cim_server_is_asked_by_many_and_left_as_it_was() {
     // Instances of about 1 kB are larger than their names; pulled they are the same.
     assert!(bytes(0) > 1200 * 900 && bytes(0) > 4 * bytes(1), "{found}");
     assert!(bytes(2) > 1200 * 900, "{found}");
+    assert_eq!(files(temporary.path()), [""; 0]);
+}
+
+/// A disk of 64 MiB, of which 32 are data and 11 blocks of 64 KiB changed.
+#[test]
+fn an_export_is_measured_beside_qemu_img() {
+    let temporary = directory();
+    let found = bench(&temporary, "export --size 64 --rounds 1");
+    assert_eq!((at(&found, "/size_mib"), at(&found, "/rounds")), (64, 1));
+    assert_eq!(found["changed"], 0.01);
+    let ways = found["ways"].as_array().unwrap();
+    let names: Vec<_> = ways
+        .iter()
+        .map(|way| way["way"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["convert", "convert-flushed", "full", "difference"]);
+    for (way, name) in ways.iter().zip(names) {
+        assert!(at(way, "/ms/median") <= at(way, "/ms/worst"), "{way}");
+        let (data, ours) = match name {
+            "difference" => (11 << 16, true),
+            name => (32 << 20, name == "full"),
+        };
+        let more = at(way, "/bytes") - data;
+        assert!((0..2 << 20).contains(&more), "{way}");
+        for memory in ["memory_kib", "reader_kib"] {
+            assert!(ours || way[memory].is_null(), "{way}");
+        }
+        assert!(!ours || at(way, "/memory_kib") > 0, "{way}");
+    }
+    for gaps in ["usual_us", "export_us"] {
+        let gaps = found["guest"][gaps].as_array().unwrap();
+        assert!(gaps.len() == 1 && gaps[0].as_u64() > Some(0), "{found}");
+    }
+    // The same for people, without a guest.
+    let table = printed(&temporary, "export --size 64 --rounds 1 --no-guest");
+    let table = String::from_utf8(table).unwrap();
+    let written = |way: &str| {
+        let line = table.lines().find(|line| line.starts_with(way)).unwrap();
+        assert!(line.contains(" ms  "), "{table}");
+        line.split("  ")
+            .filter(|cell| cell.ends_with("MiB"))
+            .count()
+    };
+    // What was written, and of ours the memory of two processes, if they were seen.
+    for way in [
+        "qemu-img convert, nothing flushed",
+        "qemu-img convert -t writeback",
+    ] {
+        assert_eq!(written(way), 1, "{table}");
+    }
+    for way in ["full export, flushed", "difference of 1 %, flushed"] {
+        assert!(written(way) >= 2, "{table}");
+    }
+    assert!(table.contains("A disk of 64 MiB, median of 1."), "{table}");
+    assert!(!table.contains("writing guest"), "{table}");
     assert_eq!(files(temporary.path()), [""; 0]);
 }
 
