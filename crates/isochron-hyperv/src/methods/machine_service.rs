@@ -47,7 +47,17 @@ pub(super) async fn invoke(call: &Call<'_>, method: &str) -> Result<Option<Outco
             let error = not_here(method);
             call.refuse(JobKind::ModifyMachine, &error).await?
         }
-        "ExportSystemDefinition" | "ModifyServiceSettings" => {
+        "ExportSystemDefinition" => {
+            let error = EngineError::new(
+                ErrorKind::NotSupported,
+                "ExportSystemDefinition: a machine is exported as its snapshot (`isochron snapshot \
+                 export`) or as its reference point (ExportReferencePoint of \
+                 Msvm_VirtualSystemReferencePointService)",
+            );
+            let code = ManagementReturn::NotSupported;
+            call.refuse_as(JobKind::ModifyMachine, &error, code).await?
+        }
+        "ModifyServiceSettings" => {
             let (error, code) = (not_here(method), ManagementReturn::NotSupported);
             call.refuse_as(JobKind::ModifyMachine, &error, code).await?
         }
