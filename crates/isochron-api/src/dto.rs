@@ -21,7 +21,8 @@ pub use error::{Error, ErrorKind};
 pub use export::{ExportDisks, ExportIntent, FinishedExport, JobExport, NewExport, WholeDisk};
 pub use job::{Affected, Job, JobKind, JobState};
 pub use machine::{
-    Attach, Disk, Layer, Machine, MachineChange, MachineSummary, NewMachine, Origin, Power,
+    Attach, DefineSaved, Disk, Layer, Machine, MachineChange, MachineSummary, NewMachine, Origin,
+    Power,
 };
 pub use reference_point::{
     ConvertSnapshot, DiskPoint, MemberPoint, NewReferencePoint, ReferencePoint,

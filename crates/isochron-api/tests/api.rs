@@ -232,6 +232,51 @@ async fn a_machine_from_definition_to_oblivion() {
 }
 
 #[tokio::test]
+async fn a_machine_is_defined_with_the_memory_that_it_goes_on_from() {
+    let api = Api::start().await;
+    let client = &api.client;
+    api.shop(&["web"]).await;
+    let job = client.create_snapshot(&snapshot_of("shop", "one")).await;
+    api.ended(&job.unwrap()).await;
+    let held = api.engine.snapshots(None).await.unwrap().remove(0);
+    let held = held.members[0].memory.clone().unwrap().path;
+    let define = |name: &str, memory: &Path| {
+        let definition = api.world.definition(name, &["root"]).into();
+        let memory = memory.to_owned();
+        let new = NewMachine::DefineSaved(DefineSaved { definition, memory });
+        async move { client.create_machine(&new).await }
+    };
+    let memory = Path::new("/restored/memory");
+    let none = refusal(define("none", memory).await);
+    assert_eq!(none.kind, ErrorKind::InvalidParameter);
+    let taken = refusal(define("taken", &held).await);
+    assert_eq!(taken.kind, ErrorKind::Exists);
+    api.world.copy_memory(&held, memory).unwrap();
+    let copy = define("copy", memory).await.unwrap();
+    assert_eq!(copy.power, Power::Saved);
+    assert_eq!(client.machines().await.unwrap().len(), 2);
+    let started = client.start_machine("copy").await.unwrap();
+    assert_eq!(started.power, Power::Running);
+
+    for (role, says) in [
+        (isochron_engine::Role::Operator, "role administrator"),
+        (isochron_engine::Role::Administrator, "paths.roots"),
+    ] {
+        let api = Api::start_for(Some(role)).await;
+        let client = Client::new(format!("http://{}", api.http).parse().unwrap());
+        let mut definition = api.world.definition("web", &["root"]);
+        definition.disks.clear();
+        let new = NewMachine::DefineSaved(DefineSaved {
+            definition: definition.into(),
+            memory: memory.to_owned(),
+        });
+        let refused = refusal(client.create_machine(&new).await);
+        assert_eq!(refused.kind, ErrorKind::Forbidden);
+        assert!(refused.message.contains(says), "{}", refused.message);
+    }
+}
+
+#[tokio::test]
 async fn a_collection_takes_all_its_members_or_none() {
     let api = Api::start().await;
     let client = &api.client;

@@ -40,6 +40,8 @@ pub struct Restore {
     pub target: PathBuf,
     /// The format of the images.
     pub format: ImageFormat,
+    /// Whether memory is restored, where the export has it.
+    pub memory: bool,
 }
 
 /// What was restored.
@@ -146,7 +148,7 @@ fn write(
                 .disks
                 .push((disk.name.clone(), directory.join(file)));
         }
-        if let Some(memory) = &member.memory {
+        if let Some(memory) = member.memory.as_ref().filter(|_| order.memory) {
             control.expect(memory.bytes);
             jobs.push(Job::Memory(memory, partial.join(MEMORY)));
             restored.memory = Some(MemoryState {

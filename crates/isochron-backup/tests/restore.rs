@@ -28,6 +28,7 @@ fn bring_back(
         bases: bases.to_vec(),
         target: target.to_owned(),
         format,
+        memory: true,
     };
     restore(&order, &|_| Go::On)
 }
@@ -293,6 +294,23 @@ fn mixed_exports_are_noticed() {
 }
 
 #[test]
+fn memory_is_left_out_where_it_is_not_wanted() {
+    let rig = three();
+    let target = rig.path("out");
+    let order = Restore {
+        qemu_nbd: "qemu-nbd".into(),
+        directory: rig.path("full"),
+        bases: Vec::new(),
+        target: target.clone(),
+        format: ImageFormat::Qcow2,
+        memory: false,
+    };
+    let restored = restore(&order, &|_| Go::On).unwrap();
+    assert_eq!(restored.members[0].memory, None);
+    assert!(target.join("web/disk0.qcow2").exists() && !target.join("web/memory").exists());
+}
+
+#[test]
 fn a_target_that_is_in_use_is_refused() {
     let rig = three();
     match bring_back(&rig.path("third"), &[], &rig.path("full"), ImageFormat::Raw) {
@@ -313,6 +331,7 @@ fn a_target_that_is_in_use_is_refused() {
             bases: vec![],
             target: rig.path("out"),
             format: ImageFormat::Raw,
+            memory: true,
         },
         &|_| Go::Stop,
     );

@@ -1,6 +1,6 @@
 //! Machines: defining, attaching, starting, stopping.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::collections::{check_name, exists};
 use crate::cut::resume;
 use crate::layers::chain;
 use crate::model::{
-    Definition, Disk, DiskDefinition, Layer, LayerId, Machine, MachineId, Origin, Power, SavedState,
+    Definition, Disk, DiskDefinition, Layer, LayerId, Machine, MachineId, Origin, Power, Snapshot,
 };
 use crate::ports::{HypervisorError, LiveMachine, Start};
 use crate::records::{activity_key, collection_key, layer_key, machine_key, machine_name_key};
@@ -61,40 +61,37 @@ impl Engine {
         self.perform(Operation::DefineMachine, target, define).await
     }
 
-    /// Defines a machine that is saved: started, it goes on from this memory, on the
-    /// disks of its definition as they are. The file is the engine's from then on, and
-    /// goes when the machine has gone on.
+    /// Defines a machine that is saved: started, it goes on from the memory in this
+    /// file, on the disks of its definition as they are. The file is the engine's from
+    /// then on: it goes when the machine has gone on, or is turned off.
     ///
     /// # Errors
     /// As [`define_machine`](Self::define_machine); `InvalidParameter` also where the
-    /// file is not there or has another length.
+    /// file is not there or holds no memory, `Exists` where it belongs to another
+    /// machine or a snapshot.
     pub async fn define_saved_machine(
         &self,
         definition: Definition,
-        saved: SavedState,
+        memory: PathBuf,
     ) -> Result<Machine, EngineError> {
         let target = format!("machine {}", definition.name);
-        let define = self.define(definition, Some(saved));
+        let define = self.define(definition, Some(memory));
         self.perform(Operation::DefineMachine, target, define).await
     }
 
     async fn define(
         &self,
         mut definition: Definition,
-        mut saved: Option<SavedState>,
+        memory: Option<PathBuf>,
     ) -> Result<Machine, EngineError> {
         self.confine_definition(&mut definition).await?;
-        if let Some(SavedState { memory, .. }) = &mut saved {
-            memory.path = self.confine(&memory.path).await?;
-            let found = self.inner.hypervisor.file_size(&memory.path).await?;
-            if found != Some(memory.bytes) {
-                return Err(EngineError::invalid(format!(
-                    "the memory {} is not there, or not of {} bytes",
-                    memory.path.display(),
-                    memory.bytes
-                )));
+        let saved = match memory {
+            Some(memory) => {
+                let memory = self.confine(&memory).await?;
+                Some(self.inner.hypervisor.saved_state(&memory).await?)
             }
-        }
+            None => None,
+        };
         check_name(&definition.name)?;
         for (index, disk) in definition.disks.iter_mut().enumerate() {
             if disk.name.is_empty() {
@@ -238,6 +235,10 @@ impl Engine {
                 )));
             }
         }
+        if let Some(saved) = &machine.saved {
+            self.owned_by_nobody(&saved.memory.path, taken.iter().chain(&layers))
+                .await?;
+        }
         // As a collection of one it shares its identifier with no other collection.
         let collection = collection_key(machine.id.into());
         if transaction.exists(&machine_key(machine.id)).await?
@@ -259,8 +260,35 @@ impl Engine {
         for layer in &layers {
             transaction.put(layer)?;
         }
+        if machine.saved.is_some() {
+            self.inner
+                .note(&mut transaction, machine.id, Power::Saved)
+                .await?;
+        }
         transaction.commit().await?;
         Ok(machine)
+    }
+
+    /// A memory that a machine is to own, and that is deleted with its state, is no
+    /// other machine's, no snapshot's and no disk.
+    async fn owned_by_nobody(
+        &self,
+        memory: &Path,
+        mut layers: impl Iterator<Item = &Layer>,
+    ) -> Result<(), EngineError> {
+        let machines: Vec<Machine> = self.inner.records.list().await?;
+        let snapshots: Vec<Snapshot> = self.inner.records.list().await?;
+        let machines = machines.iter().filter_map(|machine| machine.saved.as_ref());
+        let members = snapshots.iter().flat_map(|snapshot| &snapshot.members);
+        let members = members.filter_map(|member| member.memory.as_ref());
+        let mut memories = machines.map(|saved| &saved.memory).chain(members);
+        if memories.any(|other| other.path == memory) || layers.any(|layer| layer.path == memory) {
+            return Err(exists(format!(
+                "the memory {} belongs to a machine or a snapshot already",
+                memory.display()
+            )));
+        }
+        Ok(())
     }
 
     /// Forgets a machine. Its images stay, and the process of an attached one.

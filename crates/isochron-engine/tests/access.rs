@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use isochron_engine::model::{
-    CollectionId, CollectionKind, Definition, JobId, JobKind, MachineId, MemoryState,
-    ReferencePointId, SavedState, SnapshotId, SnapshotKind,
+    CollectionId, CollectionKind, Definition, JobId, JobKind, MachineId, ReferencePointId,
+    SnapshotId, SnapshotKind,
 };
 use isochron_engine::{
     Act, Audit, Caller, Config, CreateReferencePoint, CreateSnapshot, Engine, EngineError,
@@ -42,18 +42,7 @@ fn attempts(definition: &Definition, engine: &Engine) -> Vec<(&'static str, Role
     let (member, point) = (CollectionId::new(), ReferencePointId::new());
     let mut definition = definition.clone();
     definition.name = String::new();
-    let memory = MemoryState {
-        path: "/nowhere".into(),
-        bytes: 1,
-    };
-    let machine_type = None;
-    let saved = (
-        definition.clone(),
-        SavedState {
-            memory,
-            machine_type,
-        },
-    );
+    let saved = definition.clone();
     macro_rules! attempt {
         ($name:literal, $role:ident, $engine:ident => $call:expr) => {{
             let $engine = engine.clone();
@@ -102,7 +91,8 @@ fn attempts(definition: &Definition, engine: &Engine) -> Vec<(&'static str, Role
         attempt!("pause", Operator, e => e.pause_machine(machine)),
         attempt!("resume", Operator, e => e.resume_machine(machine)),
         attempt!("define", Administrator, e => e.define_machine(definition)),
-        attempt!("define saved", Administrator, e => e.define_saved_machine(saved.0, saved.1)),
+        attempt!("define saved", Administrator,
+            e => e.define_saved_machine(saved, "/nowhere".into())),
         attempt!("attach", Administrator, e => e.attach_machine("x", "/nowhere".into(), None)),
         attempt!("undefine", Administrator, e => e.undefine_machine(machine)),
         attempt!("rename", Administrator, e => e.rename_machine(machine, "y")),
@@ -223,6 +213,8 @@ async fn a_confined_administrator_defines_only_what_lies_below_a_root() {
     for (field, error) in refused.iter().enumerate() {
         assert_eq!(error.kind, ErrorKind::AccessDenied, "{field}: {error}");
     }
+    let memory = admin.define_saved_machine(definition(), outside.clone());
+    assert_eq!(memory.await.unwrap_err().kind, ErrorKind::AccessDenied);
     let qmp = admin.attach_machine("a", outside.clone(), None).await;
     assert_eq!(qmp.unwrap_err().kind, ErrorKind::AccessDenied);
     // What is below a root is a matter of the hypervisor, as everything is of root.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use async_trait::async_trait;
-use isochron_engine::model::{Accelerator, Changes, Definition, Machine, MachineId, Origin};
+use isochron_engine::model::{
+    Accelerator, Changes, Definition, Machine, MachineId, MemoryState, Origin, SavedState,
+};
 use isochron_engine::ports::{
     Guard, Guarded, Hypervisor, HypervisorError, LayerFile, LiveMachine, Overlay, Start,
 };
@@ -21,7 +23,7 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::accel;
 use crate::args::disk_name;
 use crate::config::QemuConfig;
-use crate::error::file_error;
+use crate::error::{file_error, lost_task};
 use crate::guard::{Charge, Guardian};
 use crate::image::QemuImg;
 use crate::launch::{self, RunFiles};
@@ -29,6 +31,7 @@ use crate::live::{self, Identity, LiveQemu};
 use crate::nodes;
 use crate::process::QemuProcess;
 use crate::qmp::Connection;
+use crate::stream;
 
 /// A machine's connection, if there is one.
 type Slot = Arc<Mutex<Option<Arc<LiveQemu>>>>;
@@ -301,6 +304,34 @@ impl Hypervisor for QemuHypervisor {
             process.end(self.config.answer).await?;
         }
         files.remove().await
+    }
+
+    async fn saved_state(&self, memory: &Path) -> Result<SavedState, HypervisorError> {
+        needs_absolute(memory)?;
+        let path = memory.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            // Nothing else is opened: a pipe would have us wait.
+            if !std::fs::metadata(&path)?.is_file() {
+                return Err(io::Error::other("it is no file"));
+            }
+            let file = std::fs::File::open(&path)?;
+            let bytes = file.metadata()?.len();
+            Ok((bytes, stream::machine_type(file)?))
+        });
+        let read = read.await.map_err(|error| lost_task(&error))?;
+        let (bytes, machine_type) = read.map_err(|error| {
+            HypervisorError::Invalid(format!(
+                "the memory {} cannot be used: {error}",
+                memory.display()
+            ))
+        })?;
+        Ok(SavedState {
+            memory: MemoryState {
+                path: memory.to_owned(),
+                bytes,
+            },
+            machine_type: Some(machine_type),
+        })
     }
 
     async fn create_overlay(

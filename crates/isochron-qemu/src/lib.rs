@@ -29,6 +29,7 @@ mod live;
 mod nodes;
 mod process;
 mod qmp;
+mod stream;
 
 pub use config::QemuConfig;
 pub use hypervisor::QemuHypervisor;

@@ -24,6 +24,7 @@ pub enum Point {
     Rebase,
     IsImage,
     FileSize,
+    SavedState,
     DeleteFile,
     Guard,
     Allocated,

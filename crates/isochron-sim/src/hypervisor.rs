@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use isochron_engine::model::{Changes, Definition, FileIdentity, Machine, MachineId, Origin};
+use isochron_engine::model::{
+    Changes, Definition, FileIdentity, Machine, MachineId, MemoryState, Origin, SavedState,
+};
 use isochron_engine::ports::{
     Guard, Guarded, Hypervisor, HypervisorError, LayerFile, LiveMachine, Overlay, Start,
 };
@@ -14,6 +16,7 @@ use crate::daemon::At;
 use crate::files::{Image, failed};
 use crate::guard::SimGuard;
 use crate::machine::SimMachine;
+use crate::process::MACHINE_TYPE;
 use crate::{Daemon, Point};
 
 /// The hypervisor of one life of the daemon.
@@ -131,6 +134,22 @@ impl Hypervisor for SimHypervisor {
                 }
                 state.processes.remove(&process);
                 Ok(())
+            })
+            .await
+    }
+
+    async fn saved_state(&self, memory: &Path) -> Result<SavedState, HypervisorError> {
+        self.daemon
+            .call(on_file(Point::SavedState, memory), |state| {
+                let invalid = |error: HypervisorError| HypervisorError::Invalid(error.to_string());
+                state.files.read_memory(memory).map_err(invalid)?;
+                Ok(SavedState {
+                    memory: MemoryState {
+                        path: memory.to_owned(),
+                        bytes: state.files.size(memory).unwrap_or_default(),
+                    },
+                    machine_type: Some(MACHINE_TYPE.to_owned()),
+                })
             })
             .await
     }

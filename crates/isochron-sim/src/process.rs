@@ -9,6 +9,9 @@ use isochron_engine::ports::{HypervisorError, LayerFile, LiveDisk, SaveMode, Sta
 
 use crate::files::{Files, failed};
 
+/// The machine type of every process that is not told another.
+pub(crate) const MACHINE_TYPE: &str = "sim-1.0";
+
 /// A process and its guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {

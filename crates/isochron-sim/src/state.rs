@@ -10,7 +10,7 @@ use isochron_engine::ports::{Guarded, HypervisorError, LayerFile, Record, Revisi
 use crate::archive::Exports;
 use crate::clock::micros;
 use crate::files::{Files, failed};
-use crate::process::{Attachment, Process};
+use crate::process::{Attachment, MACHINE_TYPE, Process};
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -144,7 +144,7 @@ impl State {
             machine_type: start
                 .machine_type
                 .clone()
-                .unwrap_or_else(|| "sim-1.0".to_owned()),
+                .unwrap_or_else(|| MACHINE_TYPE.to_owned()),
         }))
     }
 

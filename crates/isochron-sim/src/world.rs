@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::fault::Plan;
 use crate::files::Image;
-use crate::process::{Attachment, Process};
+use crate::process::{Attachment, MACHINE_TYPE, Process};
 use crate::state::State;
 use crate::{Call, Daemon, Fault, Point, SimClock, When};
 
@@ -168,7 +168,7 @@ impl World {
             opened: BTreeSet::new(),
             save: None,
             merges: BTreeMap::new(),
-            machine_type: "sim-1.0".to_owned(),
+            machine_type: MACHINE_TYPE.to_owned(),
         });
         Ok(())
     }
@@ -284,6 +284,19 @@ impl World {
     /// image or memory.
     pub fn tear(&self, path: &Path) {
         self.state().files.tear(path);
+    }
+
+    /// Its owner copies a file of memory, over what is there.
+    ///
+    /// # Errors
+    /// `Failed` where it holds no complete memory.
+    pub fn copy_memory(&self, from: &Path, to: &Path) -> Result<(), HypervisorError> {
+        let mut state = self.state();
+        let files = &mut state.files;
+        let memory = files.read_memory(from)?;
+        files.delete(to);
+        files.create_memory(to)?;
+        files.write_memory(to, memory).map(drop)
     }
 
     /// Somebody changes a file behind everybody's back: its content is as before, and

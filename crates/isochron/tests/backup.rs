@@ -10,7 +10,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Host, LIMIT, frozen};
+use common::{Host, LIMIT, Mount, frozen, one_instant};
+use isochron_lab::definition::Machine;
 use isochron_lab::disk::Format;
 use isochron_lab::kit::Kit;
 use isochron_lab::oracle::{self, Image};
@@ -185,22 +186,94 @@ fn a_collection_is_backed_up_and_restored_by_the_command_line() {
     host.close();
 }
 
-/// On a host that never saw the originals, with their own names and identifiers.
+/// What the members of a ring show on their consoles from now on.
+struct Consoles<'a> {
+    ring: &'a Ring,
+    from: Vec<usize>,
+}
+
+impl<'a> Consoles<'a> {
+    fn from_now(ring: &'a Ring) -> Self {
+        let texts = ring.members.iter().map(console);
+        let from = texts.map(|text| text.len()).collect();
+        Self { ring, from }
+    }
+
+    /// How many members have booted since.
+    fn booted(&self) -> usize {
+        let members = self.ring.members.iter().zip(&self.from);
+        let texts = members.map(|(member, from)| console(member).split_off(*from));
+        texts.filter(|text| text.contains("starts at")).count()
+    }
+
+    /// The first counter that each member has shown since.
+    fn first(&self) -> Vec<u64> {
+        let members = self.ring.members.iter().zip(&self.from);
+        let first = members.map(|(member, from)| {
+            let text = console(member).split_off(*from);
+            let mut counters = text.lines().filter_map(|line| {
+                let words: Vec<_> = line.trim().split(' ').collect();
+                (words.len() == 3 && words[0] == "ring").then(|| words[2].parse().ok())?
+            });
+            counters.next().unwrap()
+        });
+        first.collect()
+    }
+}
+
+fn console(member: &Machine) -> String {
+    let text = std::fs::read(&member.definition.serial_log).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+fn counters(ring: &Ring) -> Vec<u64> {
+    let indices = 0..ring.members.len();
+    indices.map(|i| ring.counter_now(i).unwrap()).collect()
+}
+
+/// On a host that never saw the originals, which are gone: with their own names and
+/// identifiers they go on from the instant, as often as it is wanted; or they boot.
 #[test]
-fn an_export_is_restored_on_another_host() {
+fn an_export_is_restored_on_another_host_and_goes_on() {
     let here = Host::start();
-    let ring = shop(&here, 0);
+    let ring = shop(&here, 1);
     let export = here.path().join("friday");
+    let before = counters(&ring);
     let friday = here.json(&["snapshot", "create", "shop", "--name", "friday"]);
     here.json(&["snapshot", "export", "friday", text(&export)]);
+    ring.wait_progress(100, LIMIT).unwrap();
     let old = ["ring-0", "ring-1", "ring-2"];
     here.json(&[&["vm", "stop", "--force"], &old[..]].concat());
+    let last = counters(&ring);
+    for image in here.files() {
+        let name = image.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".qcow2") && !image.starts_with(&export) {
+            std::fs::remove_file(image).unwrap();
+        }
+    }
 
     let there = Host::start();
+    let goes_on = |names: &[&str]| {
+        let consoles = Consoles::from_now(&ring);
+        for name in names {
+            assert_eq!(there.power(name), "saved");
+        }
+        there.json(&[&["vm", "start"], names].concat());
+        ring.wait_progress(5, LIMIT).unwrap();
+        assert_eq!(consoles.booted(), 0);
+        let first = consoles.first();
+        for ((first, before), last) in first.iter().zip(&before).zip(&last) {
+            assert!(before <= first && first < last, "{before} {first} {last}");
+        }
+    };
+    let memories = || {
+        let files = there.files().into_iter();
+        files.filter(|file| file.ends_with("memory")).count()
+    };
     let restored = there.run(&["restore", text(&export)]);
     let said = String::from_utf8_lossy(&restored.stdout);
     assert!(restored.status.success(), "{restored:?}");
-    assert!(said.contains("as files only"), "{said}");
+    assert!(said.contains("ring-2: started, they go on from"), "{said}");
     let shop = there.json(&["collection", "show", "shop"]);
     assert_eq!(shop["id"], friday["collection_id"]);
     let image = there.active("ring-0").remove(0);
@@ -208,10 +281,100 @@ fn an_export_is_restored_on_another_host() {
         image.starts_with(there.path().join("shop/ring-0")),
         "{image:?}"
     );
-    there.json(&[&["vm", "start"], &old[..]].concat());
+    assert_eq!(memories(), 3);
+    goes_on(&old);
+    assert_eq!(memories(), 0, "what was gone on from is gone");
+    let monday = there.json(&["snapshot", "create", "shop", "--type", "recovery"]);
+    one_instant(&ring.members, &monday);
+    there.json(&[&["vm", "stop", "--force"], &old[..]].concat());
+
+    // Once more, on raw images, under other names.
+    let new = ["new-ring-0", "new-ring-1", "new-ring-2"];
+    let words = ["restore", text(&export), "new", "--as", "new-", "--format"];
+    let made = there.json(&[&words[..], &["raw"]].concat());
+    assert_eq!(made["machines"][1]["name"], "new-ring-1");
+    goes_on(&new);
+    let image = there.active("new-ring-0").remove(0);
+    assert_eq!(image, there.path().join("new/ring-0/data.raw"));
+    there.json(&[&["vm", "stop", "--force"], &new[..]].concat());
+
+    // As files, which are defined by hand.
+    there.json(&["restore", "--files-only", text(&export), "files"]);
+    for name in old {
+        let directory = there.path().join("files").join(name);
+        let [file, memory] = ["definition.toml", "memory"].map(|name| directory.join(name));
+        let definition = std::fs::read_to_string(&file).unwrap();
+        let mine = definition.replace(&format!("\"{name}\""), &format!("\"my-{name}\""));
+        let lines = mine.lines().filter(|line| !line.starts_with("id = "));
+        std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        there.json(&["vm", "define", text(&file), "--memory", text(&memory)]);
+    }
+    assert_eq!(memories(), 3);
+    let mine = ["my-ring-0", "my-ring-1", "my-ring-2"];
+    goes_on(&mine);
+    there.json(&[&["vm", "stop", "--force"], &mine[..]].concat());
+
+    // Without memory they boot.
+    let words = ["restore", text(&export), "off", "--as", "off-", "--off"];
+    let made = there.json(&[&words[..], &["--format", "raw"]].concat());
+    assert_eq!(made["machines"][2]["power"], "off");
+    assert_eq!(memories(), 0);
+    let consoles = Consoles::from_now(&ring);
+    there.json(&["vm", "start", "off-ring-0", "off-ring-1", "off-ring-2"]);
     ring.wait_alive(LIMIT).unwrap();
+    assert_eq!(consoles.booted(), 3);
     there.close();
     here.close();
+}
+
+/// The second of three machines is refused, or there is no space: nothing is left, and
+/// it can be said again when that is put right.
+#[test]
+fn a_restore_that_ends_midway_leaves_nothing() {
+    let host = Host::start();
+    let directory = host.directory("ring");
+    let mut ring = Ring::create(&Kit::load().unwrap(), &directory, &Options::default()).unwrap();
+    let mut definition = ring.members[1].definition.clone();
+    let kernel = directory.join("kernel");
+    std::fs::copy(&definition.kernel, &kernel).unwrap();
+    definition.kernel.clone_from(&kernel);
+    ring.members[1] = Machine::create(&directory, definition).unwrap();
+    host.start_ring(&ring);
+    let old = ["ring-0", "ring-1", "ring-2"];
+    host.json(&[&["collection", "create", "shop"], &old[..]].concat());
+    let export = host.path().join("friday");
+    host.json(&["snapshot", "create", "shop", "--name", "friday"]);
+    host.json(&["snapshot", "export", "friday", text(&export)]);
+    host.json(&[&["vm", "stop", "--force"], &old[..]].concat());
+
+    let restore = ["restore", text(&export), "small/new", "--as", "new-"];
+    let ends = |says: &str| {
+        let files = host.files();
+        let said = host.refusal(&restore);
+        assert!(said.contains(says), "{said}");
+        assert_eq!(host.files(), files);
+        assert_eq!(host.json(&["vm", "list"]).as_array().unwrap().len(), 3);
+        let collections = host.json(&["collection", "list"]);
+        assert_eq!(collections.as_array().unwrap().len(), 1);
+    };
+    let small = host.path().join("small");
+    match Mount::new(&small, 4 << 10) {
+        Ok(_mount) => ends("No space left"),
+        Err(why) => {
+            println!("left out: a file system of a given size cannot be mounted here: {why}");
+            std::fs::create_dir(&small).unwrap();
+        }
+    }
+    let away = directory.join("away");
+    std::fs::rename(&kernel, &away).unwrap();
+    ends(text(&kernel));
+    std::fs::rename(&away, &kernel).unwrap();
+    host.json(&restore);
+    let consoles = Consoles::from_now(&ring);
+    host.json(&["vm", "start", "new-ring-0", "new-ring-1", "new-ring-2"]);
+    ring.wait_progress(5, LIMIT).unwrap();
+    assert_eq!(consoles.booted(), 0);
+    host.close();
 }
 
 #[test]

@@ -146,6 +146,7 @@ fn restores(export: &Path, snapshot: &Snapshot, to: PathBuf) -> Vec<Vec<Image>> 
         bases: Vec::new(),
         target: to,
         format: ImageFormat::Qcow2,
+        memory: true,
     };
     let restored = restore(&order, &|_| Go::On).unwrap();
     let mut images = Vec::new();

@@ -122,8 +122,23 @@ pub struct Layer {
 pub enum NewMachine {
     /// One that the daemon will start.
     Define(Definition),
+    /// One that the daemon will start from the memory of another, or of itself before.
+    DefineSaved(DefineSaved),
     /// One that its owner has started.
     Attach(Attach),
+}
+
+/// A machine that is saved: started, it goes on from its memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefineSaved {
+    /// What it is made of, as when its memory was saved, with the disks of that
+    /// instant.
+    pub definition: Definition,
+    /// The file of its memory, as an export has it. It is the daemon's from now on,
+    /// which deletes it when the machine has gone on or is turned off.
+    #[schema(value_type = String)]
+    pub memory: PathBuf,
 }
 
 /// A running QEMU to be attached to.

@@ -30,8 +30,8 @@ pub(super) async fn list(Asked(engine): Asked) -> Result<Json<Vec<MachineSummary
     Ok(Json(summaries.await))
 }
 
-/// Makes a machine known: defines one that the daemon will start, or attaches
-/// to one that its owner has started.
+/// Makes a machine known: defines one that the daemon will start, from its disks or
+/// from saved memory, or attaches to one that its owner has started.
 #[utoipa::path(post, path = "/v1/machines", operation_id = "create_machine", tag = "machines",
     request_body = NewMachine,
     responses((status = 201, description = "The machine", body = Machine), Refusal))]
@@ -42,6 +42,11 @@ pub(super) async fn create(
     let view = to_end(async move {
         let machine = match new {
             NewMachine::Define(definition) => engine.define_machine(definition.into()).await?,
+            NewMachine::DefineSaved(saved) => {
+                engine
+                    .define_saved_machine(saved.definition.into(), saved.memory)
+                    .await?
+            }
             NewMachine::Attach(attach) => {
                 engine
                     .attach_machine(&attach.name, attach.qmp, attach.guest_agent)

@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::{
-    Changes, Definition, FileIdentity, ImageFormat, LayerId, Machine, MachineId, Power,
+    Changes, Definition, FileIdentity, ImageFormat, LayerId, Machine, MachineId, Power, SavedState,
 };
 
 /// Why the hypervisor refused.
@@ -164,6 +164,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// gone. Its images are flushed first where the process still answers.
     /// `Ok` if it is off already.
     async fn kill(&self, machine: &Machine) -> Result<(), HypervisorError>;
+
+    /// What a file of saved memory says of itself. Whether a machine goes on from it is
+    /// known only when it is loaded.
+    ///
+    /// # Errors
+    /// `Invalid` it is not there, or none.
+    async fn saved_state(&self, memory: &Path) -> Result<SavedState, HypervisorError>;
 
     /// Creates an overlay file on stable storage. The base is not opened, since
     /// a guest may be writing to it: `virtual_size` says how large the disk is

@@ -110,6 +110,7 @@ fn asks(point: Point) -> bool {
             | Live
             | IsImage
             | FileSize
+            | SavedState
             | Allocated
             | VirtualSize
             | Identity

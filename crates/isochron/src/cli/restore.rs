@@ -4,12 +4,12 @@
 //! Machines are defined last, through the daemon; until then nothing of it knows. What
 //! is refused on the way is taken back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use isochron_api::client::Server;
-use isochron_api::dto::{self, CollectionKind, NewCollection, NewMachine};
-use isochron_backup::manifest::Manifest;
+use isochron_api::client::{Client, Server};
+use isochron_api::dto::{self, CollectionKind, DefineSaved, NewCollection, NewMachine};
+use isochron_backup::manifest::{Manifest, Member};
 use isochron_backup::{Restore, Restored, restore};
 use isochron_engine::model::ImageFormat;
 use serde_json::json;
@@ -18,19 +18,21 @@ use uuid::Uuid;
 use super::export::{Bases, failure, qemu_nbd, with_progress};
 use super::{Global, Session};
 use crate::exit::{Exit, Failure};
-use crate::output::{self, Table};
+use crate::output::{self, Table, facts, time};
 
 /// What to restore, and where to.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  isochron restore /backups/shop-tuesday
-  isochron restore /backups/shop-tuesday /var/lib/images/try --as try-
+  isochron restore /backups/shop-tuesday && isochron vm start web db
+  isochron restore /backups/shop-tuesday /var/lib/images/try --as try- --off
   isochron restore --files-only /backups/shop-tuesday /var/lib/images/shop
   isochron restore --files-only --format raw /mnt/shop-tuesday out --base /mnt/archive
 
-Makes the machines and their collection anew, off, from images that stand alone. Run it on
-the daemon's host. The export is checked first. If anything of it is damaged, or something
-of a machine's or the collection's name is there already, nothing is left.")]
+Makes the machines and their collection anew, on images that stand alone. A machine whose
+memory is in the export is saved: started, it goes on from the snapshot's instant. All
+others are off. Run it on the daemon's host. The export is checked first. If anything of it
+is damaged, or something of a machine's or the collection's name is there already, nothing
+is left.")]
 pub struct RestoreOptions {
     /// Write images, memory and definitions only; no daemon is needed
     #[arg(long)]
@@ -47,6 +49,9 @@ pub struct RestoreOptions {
     /// The images' format
     #[arg(long, value_enum, default_value = "qcow2")]
     format: Format,
+    /// Leave memory out: all machines are off, and boot when they are started
+    #[arg(long)]
+    off: bool,
     #[command(flatten)]
     bases: Bases,
 }
@@ -86,6 +91,7 @@ impl RestoreOptions {
                 Format::Qcow2 => ImageFormat::Qcow2,
                 Format::Raw => ImageFormat::Raw,
             },
+            memory: !self.off,
         };
         if self.files_only {
             let restored = with_progress(|progress| restore(&order, progress))?;
@@ -93,6 +99,9 @@ impl RestoreOptions {
                 true => output::json(&as_json(&restored)),
                 false => output::text(&as_text(&restored)),
             };
+        }
+        for member in &manifest.members {
+            can_be_machine(member, order.memory)?;
         }
         super::talk(global, async |session| {
             let plan = Plan {
@@ -106,18 +115,25 @@ impl RestoreOptions {
                 let panicked = |_| Err(Failure::failed("restoring ended without an answer"));
                 restoring.join().unwrap_or_else(panicked)
             })?;
-            let made = plan.make(&restored, session).await;
-            if made.is_err() {
-                // Nothing uses them.
-                let _ = std::fs::remove_dir_all(&order.target);
-            }
+            let made = plan.make(&restored, &order.target, session).await?;
             let mut told = as_json(&restored);
-            if let (Some(told), Some(collection)) = (told.as_object_mut(), made?) {
-                told.insert("collection".to_owned(), json!(collection));
+            let machines = made.machines.iter();
+            told["machines"] = machines
+                .map(|made| json!({"id": made.id, "name": made.name, "power": made.power}))
+                .collect();
+            if let Some((_, collection)) = made.collection {
+                told["collection"] = json!(collection);
             }
-            session.print(&told, |_| plan.told(&restored))
+            session.print(&told, |_| made.told(&restored))
         })
     }
+}
+
+/// What was made of a restore.
+struct Made {
+    machines: Vec<dto::Machine>,
+    /// Name and identifier.
+    collection: Option<(String, Uuid)>,
 }
 
 /// What machines and collection are to be called.
@@ -168,20 +184,29 @@ impl Plan {
         format!("{}{name}", self.prefix.as_deref().unwrap_or_default())
     }
 
-    /// Defines the machines and makes the collection, if it is more than a machine;
-    /// its identifier. Takes back what it did where something is refused.
-    async fn make(&self, restored: &Restored, session: &Session) -> Result<Option<Uuid>, Failure> {
+    /// Defines the machines and makes the collection, if it is more than a machine. Where
+    /// something is refused, nothing is left of it and of the restored files.
+    async fn make(
+        &self,
+        restored: &Restored,
+        target: &Path,
+        session: &Session,
+    ) -> Result<Made, Failure> {
         let client = &session.client;
-        let mut made = Vec::new();
+        let mut machines: Vec<dto::Machine> = Vec::new();
         let result = async {
             for member in &restored.members {
                 let mut definition: dto::Definition = member.definition.clone().into();
                 definition.name = self.name(&definition.name);
                 definition.id = self.prefix.is_none().then_some(member.machine.0);
-                let machine = client
-                    .create_machine(&NewMachine::Define(definition))
-                    .await?;
-                made.push(machine.id.to_string());
+                let new = match &member.memory {
+                    None => NewMachine::Define(definition),
+                    Some(memory) => NewMachine::DefineSaved(DefineSaved {
+                        definition,
+                        memory: memory.path.clone(),
+                    }),
+                };
+                machines.push(client.create_machine(&new).await?);
             }
             if of_one(&restored.manifest) {
                 return Ok(None);
@@ -190,40 +215,103 @@ impl Plan {
                 name: self.collection.clone(),
                 id: (self.prefix.is_none()).then_some(restored.manifest.instant.collection.0),
                 kind: CollectionKind::Machines,
-                members: made.clone(),
+                members: machines.iter().map(|made| made.id.to_string()).collect(),
             };
-            Ok(Some(client.create_collection(&new).await?.id))
+            let collection = client.create_collection(&new).await?;
+            Ok(Some((collection.name, collection.id)))
         };
         let result: Result<_, Failure> = result.await;
-        if result.is_err() {
-            for machine in made {
-                if let Err(error) = client.undefine_machine(&machine).await {
-                    let error = Failure::from(error).message;
-                    eprintln!("isochron: the machine {machine} is left: {error}");
-                }
+        match result {
+            Ok(collection) => Ok(Made {
+                machines,
+                collection,
+            }),
+            Err(error) => {
+                take_back(&machines, target, client).await;
+                Err(error)
             }
         }
-        result
+    }
+}
+
+impl Made {
+    fn names(&self, of: impl Fn(&dto::Machine) -> bool) -> Option<String> {
+        let machines = self.machines.iter().filter(|machine| of(machine));
+        let names: Vec<_> = machines.map(|machine| machine.name.as_str()).collect();
+        Some(names.join(", ")).filter(|names| !names.is_empty())
     }
 
     fn told(&self, restored: &Restored) -> String {
-        let mut text = as_text(restored);
-        let names = restored.members.iter();
-        let names: Vec<_> = names.map(|m| self.name(&m.definition.name)).collect();
-        text.push_str(&format!("\nmachines    {}\n", names.join(", ")));
-        if !of_one(&restored.manifest) {
-            text.push_str(&format!("collection  {}\n", self.collection));
+        let saved = self.names(|machine| machine.power == dto::Power::Saved);
+        let instant = time(restored.manifest.instant.created_at);
+        let mut members = restored.manifest.members.iter();
+        let left_out = saved.is_none() && members.any(|member| member.memory.is_some());
+        let told = facts(&[
+            ("machines", self.names(|_| true)),
+            (
+                "collection",
+                self.collection.as_ref().map(|(name, _)| name.clone()),
+            ),
+            (
+                "saved",
+                saved.map(|names| format!("{names}: started, they go on from {instant}")),
+            ),
+            (
+                "memory",
+                left_out.then(|| "left out: the machines boot when started".to_owned()),
+            ),
+        ]);
+        format!("{}\n{told}", as_text(restored))
+    }
+}
+
+/// Takes back what was made of a restore that was refused, and removes the files,
+/// which nothing uses then.
+async fn take_back(made: &[dto::Machine], target: &Path, client: &Client) {
+    for machine in made {
+        let id = machine.id.to_string();
+        let taken = async {
+            // Or its saved memory would keep it.
+            client.kill_machine(&id).await?;
+            client.undefine_machine(&id).await
+        };
+        if let Err(error) = taken.await {
+            let (name, target) = (&machine.name, target.display());
+            let error = Failure::from(error).message;
+            eprintln!("isochron: the machine {name} is left, and {target}: {error}");
+            return;
         }
-        if restored
-            .members
-            .iter()
-            .any(|member| member.memory.is_some())
-        {
-            text.push_str(
-                "memory was restored as files only: the machines are off, and boot when started\n",
-            );
-        }
-        text
+    }
+    if let Err(error) = std::fs::remove_dir_all(target) {
+        eprintln!("isochron: {} is left: {error}", target.display());
+    }
+}
+
+/// Refuses a member that would be no machine that goes on, or boots, as it did.
+fn can_be_machine(member: &Member, memory: bool) -> Result<(), Failure> {
+    let name = &member.machine_name;
+    if member.definition.memory_mib == 0 {
+        return Err(Failure::new(
+            Exit::NotSupported,
+            format!(
+                "{name} was attached, so how it is started is not known here; `--files-only` \
+                 restores its files"
+            ),
+        ));
+    }
+    let held = |disk: &str| {
+        let mut disks = member.disks.iter();
+        disks.any(|held| held.name == disk && held.content.is_some())
+    };
+    let mut disks = member.definition.disks.iter();
+    let missing = disks.find(|disk| !disk.read_only && !held(&disk.name));
+    match (&member.memory, missing) {
+        (Some(_), Some(missing)) if memory => Err(Failure::usage(format!(
+            "the export has the memory of {name} and not its disk {}, and memory goes on only \
+             with all disks of its instant; `--off` leaves it out",
+            missing.name
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -9,7 +9,8 @@ use clap::Subcommand;
 use futures::future::join_all;
 use isochron_api::client::ClientError;
 use isochron_api::dto::{
-    Attach, Definition, Machine, MachineChange, MachineSummary, NewMachine, Origin, Power,
+    Attach, DefineSaved, Definition, Machine, MachineChange, MachineSummary, NewMachine, Origin,
+    Power,
 };
 
 use super::Session;
@@ -26,6 +27,10 @@ pub enum Verb {
     Define {
         /// The definition; - reads standard input
         file: PathBuf,
+        /// Saved memory from which it goes on when it is started, as `restore --files-only`
+        /// writes it; the daemon deletes the file then
+        #[arg(long, value_name = "FILE")]
+        memory: Option<PathBuf>,
     },
     /// Attach to a QEMU that someone else has started
     ///
@@ -119,6 +124,7 @@ const DEFINE_EXAMPLE: &str = "\
 Examples:
   isochron vm define web.toml
   isochron vm define - < web.toml
+  isochron vm define shop/web/definition.toml --memory shop/web/memory
 
 web.toml:
   name = \"web\"
@@ -137,8 +143,15 @@ impl Verb {
     pub async fn run(self, session: &Session) -> Result<(), Failure> {
         let client = &session.client;
         match self {
-            Self::Define { file } => {
-                let new = NewMachine::Define(read_definition(&file)?);
+            Self::Define { file, memory } => {
+                let definition = read_definition(&file)?;
+                let new = match memory {
+                    None => NewMachine::Define(definition),
+                    Some(memory) => NewMachine::DefineSaved(DefineSaved {
+                        definition,
+                        memory: absolute(&memory)?,
+                    }),
+                };
                 let machine = client.create_machine(&new).await?;
                 session.print(&machine, |machine| {
                     format!("{}  {}\n", machine.id, machine.name)

@@ -361,6 +361,33 @@ impl Drop for Host {
     }
 }
 
+/// A file system in memory; it goes when this is dropped.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts one of so many KiB on a directory, which is made. The error says why
+    /// that cannot be done here.
+    pub fn new(directory: &Path, kib: u64) -> Result<Self, String> {
+        std::fs::create_dir_all(directory).unwrap();
+        let output = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"])
+            .arg(directory)
+            .output()
+            .map_err(|error| error.to_string())?;
+        match output.status.success() {
+            true => Ok(Self(directory.to_owned())),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Detached also if somebody still has a file open there.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// Sends a signal to a process of this test's.
 pub fn signal(process: u32, signal: Signal) {
     kill_process(pid(process), signal).unwrap();

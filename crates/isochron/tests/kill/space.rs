@@ -5,8 +5,8 @@ use std::path::Path;
 use isochron_api::dto::{JobState, SnapshotKind};
 use isochron_lab::ring::Options;
 
-use crate::common::LIMIT;
-use crate::stage::{Mount, Stage, new};
+use crate::common::{LIMIT, Mount};
+use crate::stage::{Stage, new};
 
 const ALL: [usize; 3] = [0, 1, 2];
 

@@ -23,7 +23,7 @@ use isochron_lab::ring::{Options, Ring};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
-use crate::common::{LIMIT, one_instant};
+use crate::common::{LIMIT, Mount, one_instant};
 use crate::disk::Probe;
 use crate::watch::{Hook, Watch};
 
@@ -535,33 +535,6 @@ impl Drop for Stage {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-    }
-}
-
-/// A file system in memory; it goes when this is dropped.
-pub struct Mount(PathBuf);
-
-impl Mount {
-    /// Mounts one of so many KiB on a directory, which is made. The error says why
-    /// that cannot be done here.
-    pub fn new(directory: &Path, kib: u64) -> Result<Self, String> {
-        std::fs::create_dir_all(directory).unwrap();
-        let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"])
-            .arg(directory)
-            .output()
-            .map_err(|error| error.to_string())?;
-        match output.status.success() {
-            true => Ok(Self(directory.to_owned())),
-            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        }
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Detached also if somebody still has a file open there.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

@@ -482,22 +482,38 @@ answers! {
         let started = host.engine.create_snapshot(standard(all)).await;
         host.completed(started.clone()).await;
         let snapshot = host.engine.snapshot(started.unwrap().snapshot).await.unwrap();
-        let member = &snapshot.members[0];
-        let saved = SavedState {
-            memory: member.memory.clone().unwrap(),
-            machine_type: member.machine_type.clone(),
+        let held = snapshot.members[0].memory.clone().unwrap().path;
+        let copy = Path::new("/restored/memory");
+        let copied = || host.world.copy_memory(&held, copy).unwrap();
+        let b = host.world.definition("b", &["disk0"]);
+        let c = host.world.definition("c", &[]);
+        let define = |definition: &Definition, memory: &Path| {
+            host.engine.define_saved_machine(definition.clone(), memory.to_owned())
         };
-        let definition = host.world.definition("b", &["disk0"]);
-        let mut torn = saved.clone();
-        torn.memory.bytes += 1;
-        let refused = host.engine.define_saved_machine(definition.clone(), torn);
-        host.refused(ErrorKind::InvalidParameter, refused).await;
-        let b = host.engine.define_saved_machine(definition, saved).await.unwrap().id;
-        assert_eq!(host.engine.power(b).await.unwrap(), Power::Saved);
+        // It is the snapshot's; nothing else is a memory.
+        host.refused(ErrorKind::Exists, define(&b, &held)).await;
+        copied();
+        host.world.tear(copy);
+        for none in [copy, "/nowhere".as_ref(), &b.disks[0].path] {
+            host.refused(ErrorKind::InvalidParameter, define(&b, none)).await;
+        }
+        copied();
+        let b = define(&b, copy).await.unwrap().id;
+        host.sound().await;
+        host.refused(ErrorKind::Exists, define(&c, copy)).await;
+        let view = host.engine.machine_view(b).await.unwrap();
+        assert_eq!((view.power, view.since.is_some()), (Power::Saved, true));
         host.engine.start_machine(b).await.unwrap();
         assert_eq!(host.engine.power(b).await.unwrap(), Power::Running);
         assert_eq!(host.world.guest_memory(b).unwrap(), 2, "it goes on with two writes");
         assert_eq!(host.engine.machine(b).await.unwrap().saved, None);
+        host.sound().await;
+
+        copied();
+        let c = define(&c, copy).await.unwrap().id;
+        host.refused(ErrorKind::InvalidState, host.engine.undefine_machine(c)).await;
+        host.engine.kill_machine(c).await.unwrap();
+        assert_eq!(host.engine.power(c).await.unwrap(), Power::Off);
         host.sound().await;
     }
 
