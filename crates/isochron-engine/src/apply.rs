@@ -326,15 +326,7 @@ async fn save(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(), E
         Ok(saved) => saved.into_iter().collect::<Result<Vec<_>, _>>(),
         Err(_) => Err(too_long()),
     };
-    let outcome = match saved {
-        Ok(_) => {
-            journal.phase = Phase::Switching;
-            inner.write_journal(journal).await
-        }
-        Err(error) => Err(error),
-    };
-    let mut all_run = true;
-    if outcome.is_err() {
+    if let Err(error) = saved {
         let resumed = join_all(plan.members.iter().map(|member| async move {
             match (member.power, &member.live) {
                 (Power::Running, Some(live)) => resume(live.as_ref(), inner.config.deadlines.stop)
@@ -344,14 +336,25 @@ async fn save(inner: &Inner, plan: &Plan, journal: &mut Journal) -> Result<(), E
             }
         }))
         .await;
-        all_run = resumed.into_iter().all(|resumed| resumed);
+        let all_run = resumed.into_iter().all(|resumed| resumed);
+        let _ = dismiss(guard, all_run).await;
+        return Err(error);
     }
-    let kept = dismiss(guard, all_run).await;
-    outcome?;
-    if !kept? {
-        return Err(too_long());
+    // From here to the end of the guard's watch only the guard lets them run: dropped
+    // with an error, it does so at once. Who ran on then has no memory to go back to.
+    if let Some(guard) = &guard {
+        for member in &plan.members {
+            if let (Power::Running, Some(rescue)) = (member.power, &member.rescue) {
+                guard.forfeits(rescue).await?;
+            }
+        }
     }
-    Ok(())
+    journal.phase = Phase::Switching;
+    inner.write_journal(journal).await?;
+    match dismiss(guard, true).await? {
+        true => Ok(()),
+        false => Err(too_long()),
+    }
 }
 
 /// Old processes end, new ones come up and stand.

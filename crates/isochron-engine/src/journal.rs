@@ -51,7 +51,7 @@ pub(crate) enum Phase {
     Switching,
     /// Apply and restore: done, but for letting the new processes run.
     Resuming,
-    /// Save: done, but for ending the process.
+    /// Save: done, but for the end of the guard and of the process.
     Ending,
 }
 

@@ -8,10 +8,12 @@
 //!   apply, Preparing    overlays discarded
 //!   apply, Saving       resume who ran, overlays and saved memory discarded
 //!   apply, Switching    new processes ended, old ones started again from their
-//!                       saved memory, resumed if they ran
+//!                       saved memory, resumed if they ran; from their disks where
+//!                       the guard had let them run, and so emptied it
 //!   apply, Resuming     forward: resume who shall run
 //!   save, Saving        resume it, saved memory discarded
-//!   save, Ending        forward: its process is ended
+//!   save, Ending        forward: it is saved, its process is ended; but where the
+//!                       guard let it run, and so emptied its memory, as in Saving
 //!   restore, Preparing  the new process is ended; it is still saved
 //!   restore, Resuming   forward: resume it
 //!   start               forward: resume it, if it has a process
@@ -192,8 +194,14 @@ pub(crate) async fn settle(inner: &Inner, job: JobId) -> Result<Settled, EngineE
     wake_all(inner, &journal).await?;
     Ok(match (journal.operation, journal.phase) {
         (Operation::Save(_), Phase::Ending) => {
-            crate::save::finish(inner, &journal, None).await?;
-            Settled::Done
+            if crate::save::finish(inner, &journal, None).await?.is_some() {
+                return Ok(Settled::Done);
+            }
+            journal.phase = Phase::Saving;
+            inner.write_journal(&journal).await?;
+            wake_all(inner, &journal).await?;
+            take_back(inner, &journal).await?;
+            Settled::Back
         }
         (Operation::Restore(_), Phase::Resuming) => {
             crate::save::finish_restore(inner, &journal, None).await?;
@@ -346,6 +354,13 @@ async fn switch_back(inner: &Inner, member: &JournalMember) -> Result<(), Engine
     if matches!(member.power, Power::Off | Power::Saved) {
         return Ok(());
     }
+    // Emptied where the guard let it run: its disks have gone on from there.
+    let mut memory = member.memory.clone();
+    if let Some(file) = &memory
+        && inner.hypervisor.kept_memory(file).await?.is_none()
+    {
+        memory = None;
+    }
     let mut start = Start {
         id: machine.id,
         definition: &machine.definition,
@@ -355,7 +370,7 @@ async fn switch_back(inner: &Inner, member: &JournalMember) -> Result<(), Engine
             .map(|disk| files(&chain(&layers, disk.active)))
             .collect(),
         machine_type: member.machine_type.clone(),
-        memory: member.memory.clone(),
+        memory,
     };
     let mut outcome = inner.hypervisor.start(start.clone()).await;
     if let Err(error) = outcome {
@@ -442,15 +457,19 @@ pub(crate) async fn recover(inner: &Arc<Inner>) -> Result<(), EngineError> {
         let before = exported.remove(&job.id).unwrap_or_else(|| job.clone());
         let waiting = unsettled.remove(&job.id);
         let forward = matches!(&waiting, Some((journal, _)) if journal.phase.goes_forward());
-        if !job.ended() && !forward {
-            let error = interrupted(inner, &job).await?;
-            crate::jobs::end(&mut job, None, Some(error), inner.clock.as_ref());
+        let mut error = match job.ended() {
+            true => None,
+            false => Some(interrupted(inner, &job).await?),
+        };
+        // What goes forward may still be taken back, and ends its job then.
+        if error.is_some() && !forward {
+            crate::jobs::end(&mut job, None, error.take(), inner.clock.as_ref());
             crate::jobs::record(&inner.records, &job).await?;
         }
         let progress = inner.jobs.publish(Some(before), job);
         if let Some((journal, pass)) = waiting {
             let inner = Arc::clone(inner);
-            tokio::spawn(settle_until_done(inner, journal, pass, None, progress));
+            tokio::spawn(settle_until_done(inner, journal, pass, error, progress));
         }
     }
     let mut pending = Vec::new();

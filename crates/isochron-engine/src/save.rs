@@ -2,9 +2,12 @@
 //! started again, it goes on from there.
 //!
 //! ```text
-//!   save      the machine stands; its memory is written    taken back up to here
+//!   save      the machine stands; its memory is written
+//!   forfeit   from here on the guard empties that memory before it lets it run
+//!   journal   all is there but the end of the guard        taken back up to here
+//!   disarm    nobody lets it run any more                  forward from here
 //!   commit    one transaction: it is saved
-//!   end       its process ends                             forward from here
+//!   end       its process ends
 //!
 //!   load      a new process stands, with the memory        taken back up to here
 //!   commit    one transaction: it is not saved any more
@@ -13,7 +16,11 @@
 //!
 //! Memory and disks belong together: between the commit of a save and the next
 //! load nothing may run on the disks, and a guest that has run on is never started
-//! from that memory again. A snapshot that a saved machine takes part in holds the
+//! from that memory again. So the guard watches until all but its own end is on
+//! record, and what it leaves tells, after our death too, which way to go: memory that
+//! is whole, and that no guard can empty any more, is of a guest that has not run since.
+//!
+//! A snapshot that a saved machine takes part in holds the
 //! same file; it is deleted when neither needs it.
 
 use std::path::PathBuf;
@@ -139,8 +146,8 @@ async fn save(
         }
         let mode = plan.live.prepare_save(Power::Paused).await?;
         plan.live.save(&plan.memory, &mode).await?;
-        let bytes = plan.live.finish_save(&plan.memory, &told).await?;
-        Ok::<_, EngineError>(bytes)
+        plan.live.finish_save(&plan.memory, &told).await?;
+        Ok::<_, EngineError>(())
     };
     let too_long = || {
         EngineError::new(
@@ -152,49 +159,71 @@ async fn save(
     let saved = timeout(SAVING.mul_f32(0.75), saving)
         .await
         .unwrap_or_else(|_| Err(too_long()));
-    let mut runs = true;
-    if saved.is_err() && plan.power == Power::Running {
-        runs = resume(plan.live.as_ref(), deadline).await.is_ok();
+    if let Err(error) = saved {
+        let running = plan.power == Power::Running;
+        let runs = !running || resume(plan.live.as_ref(), deadline).await.is_ok();
+        let _ = dismiss(guard, runs).await;
+        return Err(error);
     }
-    let kept = dismiss(guard, runs).await;
-    let bytes = saved?;
-    if !kept? {
-        return Err(too_long());
+    // From here to the end of the guard's watch only the guard lets it run: dropped
+    // with an error, it does so at once.
+    if let Some(guard) = &guard {
+        guard.forfeits(&plan.memory).await?;
     }
     progress.step(92, "it is being recorded");
     journal.phase = Phase::Ending;
-    let mut transaction = inner.records.begin().await;
-    let mut machine: Machine = transaction.require(&machine_key(plan.machine.id)).await?;
-    machine.saved = Some(SavedState {
-        memory: MemoryState {
-            path: plan.memory.clone(),
-            bytes,
-        },
-        machine_type: plan.machine_type.clone(),
-    });
-    inner
-        .note(&mut transaction, machine.id, Power::Saved)
-        .await?;
-    transaction.put(&machine)?;
-    transaction.put(journal)?;
-    transaction.commit().await?;
+    inner.write_journal(journal).await?;
+    if !dismiss(guard, true).await? {
+        return Err(too_long());
+    }
     progress.step(95, "its process is being ended");
-    finish(inner, journal, Some(progress)).await
+    match finish(inner, journal, Some(progress)).await? {
+        Some(ended) => Ok(ended),
+        None => Err(EngineError::failed("its saved memory is gone")),
+    }
 }
 
-/// After the commit of a save: its process ends. Also the way forward of an
-/// interrupted one, which then has no progress to tell.
+/// After the guard's watch: it is saved, and its process ends. Also the way forward of
+/// an interrupted save, which then has no progress to tell. `None`, and nothing is
+/// done, where the guard let it run.
+///
+/// # Errors
+/// `Timeout` a guard still can.
 pub(crate) async fn finish(
     inner: &Inner,
     journal: &Journal,
     progress: Option<&Progress>,
-) -> Result<Job, EngineError> {
+) -> Result<Option<Job>, EngineError> {
     for member in &journal.members {
-        let machine = inner.machine(member.machine).await?;
+        let mut machine = inner.machine(member.machine).await?;
+        if machine.saved.is_none() {
+            let Some(memory) = kept(inner, member).await? else {
+                return Ok(None);
+            };
+            let mut transaction = inner.records.begin().await;
+            machine = transaction.require(&machine_key(machine.id)).await?;
+            machine.saved = Some(SavedState {
+                memory,
+                machine_type: member.machine_type.clone(),
+            });
+            let power = Power::Saved;
+            inner.note(&mut transaction, machine.id, power).await?;
+            transaction.put(&machine)?;
+            transaction.commit().await?;
+        }
         inner.hypervisor.kill(&machine).await?;
         inner.saw_power(&machine, Power::Saved);
     }
-    end(inner, journal, progress).await
+    end(inner, journal, progress).await.map(Some)
+}
+
+/// A member's memory, which no guard can empty any more; `None` if one did.
+async fn kept(inner: &Inner, member: &JournalMember) -> Result<Option<MemoryState>, EngineError> {
+    let Some(path) = member.memory.clone() else {
+        return Ok(None);
+    };
+    let bytes = inner.hypervisor.kept_memory(&path).await?;
+    Ok(bytes.map(|bytes| MemoryState { path, bytes }))
 }
 
 /// The journal and the job end.

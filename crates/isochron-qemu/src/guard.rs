@@ -8,25 +8,32 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isochron_engine::ports::{Guard, HypervisorError};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::{Deserialize, Serialize};
+use tokio::fs::{File, OpenOptions};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::QemuConfig;
+use crate::error::file_error;
 use crate::qmp::{Lines, send_with};
 
 /// How long the guardian may take to start and for each answer, also while it
 /// acts.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at a file that a guardian holds.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What the daemon says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +49,8 @@ pub(crate) enum Order {
     Arm(u64),
     /// Do not act.
     Disarm,
+    /// Empty this file before anyone is resumed; it comes with this line, locked.
+    Forfeit,
     /// Memory will come through this pipe (see [`crate::drain`]).
     Pipe,
     /// Write what comes through the pipe to this file, but hold it back for a moment.
@@ -132,9 +141,50 @@ impl Guard for Guardian {
         }
     }
 
+    async fn forfeits(&self, memory: &Path) -> Result<(), HypervisorError> {
+        let failed = |error: io::Error| file_error("handing over", memory, &error);
+        let file = OpenOptions::new().write(true).open(memory).await;
+        let file = file.map_err(failed)?.into_std().await;
+        // The lock is the open file's: the guardian's as long as it has it.
+        flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| failed(error.into()))?;
+        let mut wire = self.line.lock().await;
+        wire.say(&Order::Forfeit, Some(file.into())).await?;
+        match wire.ask(&Order::Ready).await? {
+            Answer::Ready => Ok(()),
+            _ => Err(HypervisorError::Failed(
+                "the guardian acted already".to_owned(),
+            )),
+        }
+    }
+
     async fn disarm(&self) -> Result<bool, HypervisorError> {
         Ok(self.line.lock().await.ask(&Order::Disarm).await? == Answer::Disarmed)
     }
+}
+
+/// The bytes of a file of memory that no guardian holds any more (see
+/// [`Guard::forfeits`]); `None` if it is empty or not there.
+pub(crate) async fn kept_memory(memory: &Path) -> Result<Option<u64>, HypervisorError> {
+    let failed = |error: io::Error| file_error("opening", memory, &error);
+    let file = match File::open(memory).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let let_go = async {
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => sleep(LOOK).await,
+                taken => return taken.map_err(|error| failed(error.into())),
+            }
+        }
+    };
+    timeout(LIMIT, let_go).await.unwrap_or_else(|_| {
+        let held = format!("a guardian still holds {}", memory.display());
+        Err(HypervisorError::Timeout(held))
+    })?;
+    let bytes = file.metadata().await.map_err(failed)?.len();
+    Ok(Some(bytes).filter(|bytes| *bytes > 0))
 }
 
 impl Wire {

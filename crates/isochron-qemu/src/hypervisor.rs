@@ -24,7 +24,7 @@ use crate::accel;
 use crate::args::disk_name;
 use crate::config::QemuConfig;
 use crate::error::{file_error, lost_task};
-use crate::guard::{Charge, Guardian};
+use crate::guard::{Charge, Guardian, kept_memory};
 use crate::image::QemuImg;
 use crate::launch::{self, RunFiles};
 use crate::live::{self, Identity, LiveQemu};
@@ -368,6 +368,10 @@ impl Hypervisor for QemuHypervisor {
 
     async fn virtual_size(&self, layer: &LayerFile) -> Result<u64, HypervisorError> {
         self.images.virtual_size(layer).await
+    }
+
+    async fn kept_memory(&self, path: &Path) -> Result<Option<u64>, HypervisorError> {
+        kept_memory(path).await
     }
 
     async fn delete_file(&self, path: &Path) -> Result<(), HypervisorError> {

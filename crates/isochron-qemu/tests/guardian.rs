@@ -102,6 +102,61 @@ async fn it_acts_at_the_deadline_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_empties_memory_that_a_resume_forfeits() {
+    let host = Host::new();
+    let vm = host.machine(&[]);
+    let live = host.qemu.start(vm.start()).await.unwrap();
+    live.resume().await.unwrap();
+    let memory = host.path("memory");
+    let bytes = || std::fs::metadata(&memory).unwrap().len();
+    let mut monitor = Monitor::open(&host.observe(&vm));
+    for disarmed in [true, false] {
+        std::fs::write(&memory, "memory").unwrap();
+        let guard = host.qemu.guard(&[guarded(&vm)]).await.unwrap();
+        guard.arm(LONG).await.unwrap();
+        live.stop().await.unwrap();
+        guard.forfeits(&memory).await.unwrap();
+        if disarmed {
+            assert!(guard.disarm().await.unwrap());
+            assert_eq!(host.qemu.kept_memory(&memory).await.unwrap(), Some(6));
+            drop(guard);
+            live.resume().await.unwrap();
+            continue;
+        }
+        // Who asks while it may be emptied waits until that is known.
+        let asked = host.qemu.kept_memory(&memory);
+        let acts = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!((bytes(), monitor.status()), (6, "paused".into()));
+            drop(guard);
+        };
+        assert_eq!(tokio::join!(asked, acts).0.unwrap(), None);
+        eventually("the resume", || monitor.status() == "running").await;
+        assert_eq!(bytes(), 0);
+    }
+    host.qemu.kill(&vm.machine).await.unwrap();
+}
+
+/// A guest is not let run where that would leave it memory to be started from again.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_resumes_nobody_whose_memory_it_cannot_empty() {
+    let host = Host::new();
+    let vm = host.machine(&[]);
+    let live = host.qemu.start(vm.start()).await.unwrap();
+    live.resume().await.unwrap();
+    let guard = host.qemu.guard(&[guarded(&vm)]).await.unwrap();
+    guard.arm(LONG).await.unwrap();
+    live.stop().await.unwrap();
+    // A file that takes no other length.
+    guard.forfeits("/dev/full".as_ref()).await.unwrap();
+    drop(guard);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut monitor = Monitor::open(&host.observe(&vm));
+    assert_eq!(monitor.status(), "paused");
+    host.qemu.kill(&vm.machine).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn its_resume_comes_after_a_stop_that_hangs() {
     let mut host = Host::new();
     host.config.answer = Duration::from_millis(200);

@@ -30,8 +30,10 @@ pub enum Point {
     Allocated,
     VirtualSize,
     Identity,
+    KeptMemory,
     // Guard
     Arm,
+    Forfeits,
     Disarm,
     // LiveMachine
     Power,

@@ -2,6 +2,7 @@
 //! by itself when its time comes, when the daemon dies, or when its handle is
 //! dropped while it is armed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,16 @@ impl Guard for SimGuard {
     async fn arm(&self, deadline: Duration) -> Result<(), HypervisorError> {
         self.daemon
             .call(at(Point::Arm), |state| state.arm(self.id, deadline))
+            .await
+    }
+
+    async fn forfeits(&self, memory: &Path) -> Result<(), HypervisorError> {
+        let at = At {
+            file: Some(memory),
+            ..at(Point::Forfeits)
+        };
+        self.daemon
+            .call(at, |state| state.forfeits(self.id, memory))
             .await
     }
 

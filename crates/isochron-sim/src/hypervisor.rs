@@ -262,6 +262,14 @@ impl Hypervisor for SimHypervisor {
             .await
     }
 
+    async fn kept_memory(&self, path: &Path) -> Result<Option<u64>, HypervisorError> {
+        self.daemon
+            .call(on_file(Point::KeptMemory, path), |state| {
+                state.kept_memory(path)
+            })
+            .await
+    }
+
     async fn create_directory(&self, path: &Path) -> Result<(), HypervisorError> {
         let mut state = self.daemon.world().state();
         state.directories.insert(path.to_owned());

@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     members: Vec<Guarded>,
     /// When it acts; `None` while it is not armed.
     pub(crate) deadline: Option<Stamp>,
+    /// Memory that it empties before it acts.
+    forfeits: Vec<PathBuf>,
     fired: bool,
 }
 
@@ -63,10 +65,8 @@ impl State {
     }
 
     pub(crate) fn guest(&mut self, machine: MachineId) -> Result<&mut Process, HypervisorError> {
-        let mut processes = self.processes.values_mut();
-        processes
-            .find(|process| process.machine == Some(machine))
-            .ok_or(HypervisorError::Off)
+        let process = self.process_of(machine).ok_or(HypervisorError::Off)?;
+        self.processes.get_mut(&process).ok_or(HypervisorError::Off)
     }
 
     pub(crate) fn not_used(&self, path: &Path) -> Result<(), HypervisorError> {
@@ -198,6 +198,7 @@ impl State {
             life,
             members: members.to_vec(),
             deadline: None,
+            forfeits: Vec::new(),
             fired: false,
         };
         self.guards.insert(self.last_guard, watch);
@@ -211,10 +212,33 @@ impl State {
         Ok(())
     }
 
+    pub(crate) fn forfeits(&mut self, guard: u64, memory: &Path) -> Result<(), HypervisorError> {
+        let watch = self.guards.get_mut(&guard).filter(|watch| !watch.fired);
+        let watch = watch.ok_or_else(|| failed("the guard has acted already"))?;
+        watch.forfeits.push(memory.to_owned());
+        Ok(())
+    }
+
+    /// The bytes of memory that no guard can empty any more.
+    pub(crate) fn kept_memory(&self, memory: &Path) -> Result<Option<u64>, HypervisorError> {
+        let mut guards = self.guards.values();
+        match guards.any(|watch| watch.forfeits.iter().any(|file| file == memory)) {
+            true => Err(HypervisorError::Timeout(format!(
+                "a guard can still empty {}",
+                memory.display()
+            ))),
+            false => Ok(self.files.size(memory).filter(|bytes| *bytes > 0)),
+        }
+    }
+
     /// Whether the watch was kept in time.
     pub(crate) fn disarm(&mut self, guard: u64) -> bool {
         let watch = self.guards.get_mut(&guard).filter(|watch| !watch.fired);
-        watch.map(|watch| watch.deadline = None).is_some()
+        let kept = |watch: &mut Watch| {
+            watch.deadline = None;
+            watch.forfeits.clear();
+        };
+        watch.map(kept).is_some()
     }
 
     /// The guard resumes and thaws its members.
@@ -224,7 +248,11 @@ impl State {
         };
         watch.deadline = None;
         watch.fired = true;
-        for member in watch.members.clone() {
+        let members = watch.members.clone();
+        for memory in std::mem::take(&mut watch.forfeits) {
+            self.files.tear(&memory);
+        }
+        for member in members {
             let Ok(guest) = self.guest(member.machine) else {
                 continue;
             };

@@ -135,6 +135,12 @@ pub trait Guard: Send + Sync {
     /// new deadline.
     async fn arm(&self, deadline: Duration) -> Result<(), HypervisorError>;
 
+    /// To resume anyone from now on is to forfeit this memory, a complete file, with
+    /// those named before: the guard empties them on stable storage before, and where
+    /// it cannot, resumes nobody. A guest that has run on is never started from that
+    /// memory again.
+    async fn forfeits(&self, memory: &Path) -> Result<(), HypervisorError>;
+
     /// Ends the watch. `true` if it was kept in time; `false` if the guard acted
     /// before, so that nothing about the window can be claimed.
     async fn disarm(&self) -> Result<bool, HypervisorError>;
@@ -236,6 +242,13 @@ pub trait Hypervisor: Send + Sync + 'static {
             ))),
         }
     }
+
+    /// The bytes of a file of memory, once no guard can empty it any more
+    /// ([`Guard::forfeits`]); `None` if one did.
+    ///
+    /// # Errors
+    /// `Timeout` there is a guard that still can.
+    async fn kept_memory(&self, path: &Path) -> Result<Option<u64>, HypervisorError>;
 
     /// Creates a directory and those above it; `Ok` if it is there.
     async fn create_directory(&self, path: &Path) -> Result<(), HypervisorError> {

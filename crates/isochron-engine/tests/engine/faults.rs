@@ -82,23 +82,28 @@ async fn strike(op: Op, n: usize, when: When, blow: Blow) -> Option<Result<bool,
         Blow::PowerLoss => Happened::PowerLoss,
         _ => Happened::Nothing,
     };
+    let mut left = false;
     let judged = async {
         ended?;
         if !scene.daemon.crashed() {
             return scene.verdict(&scene.engine, happened).await;
         }
         if blow == Blow::Death && !matches!(op, Op::Apply(_)) {
-            // A machine that is saved or restored stands between two commits.
-            let subject = usize::from(matches!(op, Op::Save | Op::Restore));
-            for id in scene.pair().into_iter().skip(subject) {
-                if scene.world.power(id) != Power::Running {
-                    return Err("it stands, and nobody is there".to_owned());
-                }
+            let stands = |id| scene.world.power(id) != Power::Running;
+            let [subject, other] = scene.pair();
+            // A machine that is restored stands until all is recorded.
+            if stands(other) || stands(subject) && !matches!(op, Op::Save | Op::Restore) {
+                return Err("it stands, and nobody is there".to_owned());
             }
+            left = op == Op::Save && stands(subject);
             scene.guests.exchange(&scene.world, scene.pair());
         }
         let (_daemon, engine) = reopened(&scene).await?;
-        scene.verdict(&engine, happened).await
+        let done = scene.verdict(&engine, happened).await?;
+        match left && !done {
+            true => Err("it stood, nobody was there, and it is not saved".to_owned()),
+            false => Ok(done),
+        }
     };
     Some(judged.await)
 }

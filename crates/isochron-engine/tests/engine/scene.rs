@@ -114,6 +114,7 @@ fn asks(point: Point) -> bool {
             | Allocated
             | VirtualSize
             | Identity
+            | KeptMemory
             | Power
             | MachineType
             | Disks
@@ -513,6 +514,8 @@ impl Scene {
             Swap,
             Save,
             FinishSave,
+            Forfeits,
+            Disarm,
             Resume,
             Kill,
             Start,

@@ -8,6 +8,9 @@
 //!                      +--- end of the daemon ---> exit <--- end of the daemon +
 //! ```
 //!
+//! Where resuming a guest forfeits its memory in a file, it empties that first: a
+//! guest that has run on is never started from there.
+//!
 //! A process of the same kind carries a guest's memory to its file ([`drain`]):
 //! that, too, must not end with the daemon.
 //!
@@ -19,6 +22,7 @@ mod drain;
 mod resume;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +33,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFl
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -85,6 +89,8 @@ struct Watch {
     /// What is done once it has fired.
     fired: Option<JoinHandle<()>>,
     drain: Option<Drain>,
+    /// Memory that is forfeit once anyone is resumed.
+    forfeit: Vec<File>,
 }
 
 impl Watch {
@@ -98,6 +104,7 @@ impl Watch {
             armed: None,
             fired: None,
             drain: None,
+            forfeit: Vec::new(),
         }
     }
 
@@ -163,14 +170,20 @@ impl Watch {
                     Some(drain) => drain.end().await,
                     None => Answer::Unwritten("there is no pipe".to_owned()),
                 },
-                Ok(Some(Order::Ready)) => Answer::Ready,
+                Ok(Some(Order::Forfeit)) => {
+                    let memory = self.any_descriptor()?;
+                    self.forfeit.push(memory.into());
+                    continue;
+                }
                 Ok(Some(_)) if self.fired.is_some() => Answer::Fired,
+                Ok(Some(Order::Ready)) => Answer::Ready,
                 Ok(Some(Order::Arm(millis))) => {
                     self.armed = Some(Instant::now() + Duration::from_millis(millis));
                     Answer::Armed
                 }
                 Ok(Some(Order::Disarm)) => {
                     self.armed = None;
+                    self.forfeit.clear();
                     Answer::Disarmed
                 }
             };
@@ -241,10 +254,28 @@ impl Watch {
         self.armed = None;
         eprintln!("isochron guardian: {why}: resuming and thawing guests");
         let charges = std::mem::take(&mut self.charges);
-        let work = charges.into_iter().map(help);
-        let work = futures::future::join_all(work);
-        self.fired = Some(tokio::spawn(async { drop(work.await) }));
+        let forfeit = std::mem::take(&mut self.forfeit);
+        self.fired = Some(tokio::spawn(async {
+            if !forfeit.is_empty()
+                && let Err(error) = empty(forfeit).await
+            {
+                eprintln!("isochron guardian: memory is not emptied, nobody is resumed: {error}");
+                return;
+            }
+            futures::future::join_all(charges.into_iter().map(help)).await;
+        }));
     }
+}
+
+/// Empties files on stable storage, and lets them go.
+async fn empty(files: Vec<File>) -> io::Result<()> {
+    spawn_blocking(move || {
+        files.iter().try_for_each(|file| {
+            file.set_len(0)?;
+            file.sync_all()
+        })
+    })
+    .await?
 }
 
 async fn help(charge: Charge) {

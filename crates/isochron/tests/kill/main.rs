@@ -1,12 +1,12 @@
-//! Death at any moment: the daemon, a member's QEMU or the space on a disk is
-//! taken away in the middle of an operation, with real guests under load.
+//! Death at any moment: the daemon, a member's QEMU, who reads its disks or the space
+//! on a disk is taken away in the middle of an operation, with real guests under load.
 //!
 //! What must hold, by means that the daemon has no part in (a second monitor, the
 //! serial ports, `qemu-img`): no guest stands still for longer than the deadline,
 //! and after a restart an operation happened as a whole or not at all.
 //!
 //! `ISOCHRON_KILL_POINTS=N` spreads N kills over each operation; by default so
-//! few that the whole takes about three minutes on two processors.
+//! few that the whole takes about five minutes on two processors.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests end at the first surprise
 
@@ -15,7 +15,9 @@ mod applied;
 mod common;
 mod created;
 mod disk;
+mod hold;
 mod member;
+mod saved;
 mod space;
 mod stage;
 mod watch;

@@ -7,14 +7,15 @@ use isochron_api::dto::{ErrorKind, Job, JobState, Power, SnapshotKind};
 use rustix::process::Signal;
 
 use crate::common::LIMIT;
+use crate::hold::guardians;
 use crate::points;
 use crate::stage::{Picture, Stage, new, signal};
 
 const ALL: [usize; 3] = [0, 1, 2];
 
 /// The member that it happens to.
-const VICTIM: usize = 1;
-const OTHERS: [usize; 2] = [0, 2];
+pub const VICTIM: usize = 1;
+pub const OTHERS: [usize; 2] = [0, 2];
 
 #[test]
 fn a_member_that_dies_takes_no_other_with_it() {
@@ -62,7 +63,7 @@ fn a_member_that_dies_takes_no_other_with_it() {
 }
 
 /// The killed member is off; started again it goes on from what it said was done.
-fn come_back(stage: &mut Stage) {
+pub fn come_back(stage: &mut Stage) {
     let name = stage.ring.members[VICTIM].definition.name.clone();
     let log = stage.ring.members[VICTIM].definition.serial_log.clone();
     let shown = stage
@@ -181,7 +182,9 @@ fn held_up(stage: &mut Stage, before: &Picture, kind: SnapshotKind, moment: Mome
                 SnapshotKind::Standard => 4,
             };
             let began = Instant::now();
-            while guardians(stage) < last && began.elapsed() < Duration::from_secs(5) {}
+            while guardians(stage.daemon()).len() < last && began.elapsed() < Duration::from_secs(5)
+            {
+            }
             signal(victim, Signal::STOP);
         }
     }
@@ -204,22 +207,4 @@ fn held_up(stage: &mut Stage, before: &Picture, kind: SnapshotKind, moment: Mome
     stage.watches[VICTIM].longest_stand();
     works_again(stage, before);
     is_there
-}
-
-/// How many processes of the guardian's kind the daemon has.
-fn guardians(stage: &Stage) -> usize {
-    let daemon = stage.daemon();
-    let is_one = |process: &u32| {
-        let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).nth(1) == Some(b"guardian")
-            && parent(*process) == Some(daemon)
-    };
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.filter(is_one).count()
-}
-
-fn parent(process: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
 }

@@ -211,10 +211,10 @@ impl Stage {
     }
 
     /// Asks the daemon from a thread of its own; it may die over it.
-    pub fn begin(
+    pub fn begin<T: Send + 'static>(
         &self,
-        work: impl AsyncFnOnce(&Client) -> Result<Job, ClientError> + Send + 'static,
-    ) -> JoinHandle<Result<Job, ClientError>> {
+        work: impl AsyncFnOnce(&Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> JoinHandle<Result<T, ClientError>> {
         let path = self.path().to_owned();
         std::thread::spawn(move || call(&path, work))
     }
@@ -320,12 +320,31 @@ impl Stage {
         jobs.into_iter().filter(wanted).collect()
     }
 
-    /// Images, memory, and the block nodes of every member.
+    /// The jobs of a kind.
+    pub fn jobs_of(&self, kind: JobKind) -> Vec<Job> {
+        let jobs = self.call(async |client| client.jobs().await).unwrap();
+        jobs.into_iter().filter(|job| job.kind == kind).collect()
+    }
+
+    /// The jobs of a kind that were not there before.
+    pub fn jobs_since(&self, kind: JobKind, before: &[Job]) -> Vec<Job> {
+        let mut jobs = self.jobs_of(kind);
+        jobs.retain(|job| before.iter().all(|old| old.id != job.id));
+        jobs
+    }
+
+    /// Images, memory, exports, and the block nodes of every member.
     pub fn picture(&mut self) -> Picture {
         let mut files = BTreeSet::new();
-        let mut left = ["ring", "state/memory", "state/rescue"]
-            .map(|d| self.path().join(d))
-            .to_vec();
+        let mut left = [
+            "ring",
+            "exports",
+            "state/memory",
+            "state/rescue",
+            "state/saved",
+        ]
+        .map(|d| self.path().join(d))
+        .to_vec();
         while let Some(directory) = left.pop() {
             let Ok(entries) = directory.read_dir() else {
                 continue;
@@ -443,6 +462,18 @@ impl Stage {
                 assert_eq!(Some(memory.metadata().unwrap().len()), member.memory_bytes);
             }
         }
+    }
+
+    /// The stage's processes of a program.
+    pub fn programs(&self, name: &str) -> Vec<u32> {
+        let is_one = |process: &u32| {
+            let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            program.rsplit(|byte| *byte == b'/').next() == Some(name.as_bytes())
+        };
+        let mut all = processes(self.path());
+        all.retain(is_one);
+        all
     }
 
     /// QEMU's processes, per member.

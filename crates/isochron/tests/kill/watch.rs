@@ -98,6 +98,12 @@ impl Watch {
         status["running"].as_bool()
     }
 
+    /// How far saving its memory is, in QEMU's word.
+    pub fn migration(&mut self) -> String {
+        let migration = self.ask("query-migrate", json!({}));
+        migration["status"].as_str().unwrap_or("none").to_owned()
+    }
+
     /// Driver and file of every block node, sorted.
     pub fn nodes(&mut self) -> Vec<(String, String)> {
         let nodes = self.ask("query-named-block-nodes", json!({"flat": true}));

@@ -64,6 +64,38 @@ answers! {
         host.refused(ErrorKind::NotFound, host.engine.wait_job(started.job)).await;
     }
 
+    a_member_that_ran_on_does_not_go_back_to_its_rescued_memory(host) {
+        let (a, b) = (host.running("a").await, host.running("b").await);
+        let all = host.collection("all", &[a, b]).await;
+        let taken = snapshot(&host.engine, standard(all)).await;
+        host.write(a, 1);
+        // All is saved and about to be switched; then we die, the guard lets both run,
+        // they write, and one of them dies as well.
+        let mut lives = true;
+        host.world.on(Point::Disarm, When::Before, move |daemon, _| {
+            if std::mem::take(&mut lives) {
+                daemon.crash();
+            }
+        });
+        let started = host.engine.apply_snapshot(taken.id, None).await.unwrap();
+        while !host.daemon.crashed() {
+            tokio::task::yield_now().await;
+        }
+        for id in [a, b] {
+            assert_eq!(host.world.power(id), Power::Running);
+            host.write(id, 2);
+        }
+        host.world.kill_process(a);
+        let engine = host.reopened().await;
+        let job = engine.wait_job(started.job).await.unwrap();
+        assert_eq!(job.state, JobState::Failed, "{job:?}");
+        for (id, memory) in [(a, 0), (b, 1)] {
+            assert_eq!(engine.power(id).await.unwrap(), Power::Running);
+            assert_eq!(host.reads(id), Some(2));
+            assert_eq!(host.world.guest_memory(id).unwrap(), memory);
+        }
+    }
+
     a_member_that_does_not_stop_in_time_fails_with_timeout_and_everyone_runs(host) {
         let (a, b) = (host.running("a").await, host.running("b").await);
         let all = host.collection("all", &[a, b]).await;

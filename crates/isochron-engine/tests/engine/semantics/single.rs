@@ -2,10 +2,13 @@
 //! saved state, its names and notes.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use isochron_engine::model::*;
 use isochron_engine::*;
+use isochron_sim::{Fault, Point, When};
 
 use super::host::*;
 use crate::scene::*;
@@ -260,6 +263,35 @@ answers! {
         assert_eq!(host.engine.power(a).await.unwrap(), Power::Off);
         tokio::time::sleep(Duration::from_secs(10)).await;
         host.sound().await;
+    }
+
+    a_machine_that_the_guard_let_run_is_not_saved(host) {
+        // The guard's deadline passes when the memory is there; once before that is on
+        // record, once after it.
+        for point in [Point::Commit, Point::Disarm] {
+            let a = host.running(&format!("{point:?}")).await;
+            host.write(a, 1);
+            let (world, armed) = (host.world.clone(), Arc::new(AtomicBool::new(false)));
+            let seen = armed.clone();
+            host.world.on(Point::Forfeits, When::After, move |_, _| {
+                if !seen.swap(true, Ordering::Relaxed) {
+                    world.fail_next(point, None, When::Before, Fault::Hang);
+                }
+            });
+            let job = host.engine.change_power(a, PowerChange::Save, None).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(599)).await;
+            assert_eq!(host.world.power(a), Power::Paused);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(host.world.power(a), Power::Running);
+            host.write(a, 2);
+            host.world.release();
+            let job = host.engine.wait_job(job).await.unwrap();
+            assert_eq!(job.state, JobState::Failed, "{job:?}");
+            assert_eq!(host.engine.power(a).await.unwrap(), Power::Running);
+            assert_eq!((host.engine.machine(a).await.unwrap().saved, host.reads(a)), (None, Some(2)));
+            host.sound().await;
+            host.engine.save_machine(a).await.unwrap();
+        }
     }
 
     attached_machines_are_not_saved(host) {
