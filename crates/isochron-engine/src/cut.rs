@@ -203,7 +203,7 @@ impl Member {
             return Ok(evidence);
         };
         let _step = step!("prepare", self.machine.name);
-        live.open_overlays(&self.swaps()).await?;
+        live.open_overlays(&self.swaps).await?;
         evidence.machine_type = live.machine_type().await?;
         if kind == SnapshotKind::Standard {
             evidence.save = Some(live.prepare_save(self.power).await?);

@@ -388,7 +388,7 @@ async fn reconcile(
     id: MachineId,
     live: &dyn LiveMachine,
 ) -> Result<(), EngineError> {
-    if !inner.records.to_collect().await?.contains(&id) {
+    if !inner.records.is_to_collect(id).await? {
         return Ok(()); // no merge was under way
     }
     let machine = inner.machine(id).await?;

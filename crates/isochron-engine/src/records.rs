@@ -288,6 +288,11 @@ impl Records {
         self.list_below("collect/").await
     }
 
+    /// Whether a machine may have layers that nobody needs.
+    pub(crate) async fn is_to_collect(&self, machine: MachineId) -> Result<bool, EngineError> {
+        Ok(self.store.get(&collect_key(machine)).await?.is_some())
+    }
+
     /// Machines that were being started.
     pub(crate) async fn starting(&self) -> Result<Vec<MachineId>, EngineError> {
         self.list_below("starting/").await

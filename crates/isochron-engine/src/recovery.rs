@@ -556,7 +556,7 @@ async fn collect_until_done(inner: Arc<Inner>, machine: MachineId) {
 async fn try_to_collect(inner: &Inner, machine: MachineId) -> bool {
     let attempt = async {
         // Somebody else may have done it, or the machine may be gone.
-        if !inner.records.to_collect().await?.contains(&machine) {
+        if !inner.records.is_to_collect(machine).await? {
             return Ok(());
         }
         let _pass = inner.enter_machines("layers are being merged", [machine])?;

@@ -63,11 +63,10 @@ fn invalid(sentence: impl Into<String>) -> HypervisorError {
 impl Process {
     /// Whether it has the file open.
     pub(crate) fn uses(&self, path: &Path) -> bool {
-        self.opened.contains(path)
-            || self
-                .disks
-                .iter()
-                .any(|disk| disk.chain.iter().any(|layer| layer == path))
+        // Names are compared as they are: that is quick, and all are made alike.
+        let is_it = |layer: &PathBuf| layer.as_os_str() == path.as_os_str();
+        self.opened.iter().any(is_it)
+            || self.disks.iter().any(|disk| disk.chain.iter().any(is_it))
             || matches!(&self.save, Some(Save::Writing(file, _)) if file == path)
     }
 

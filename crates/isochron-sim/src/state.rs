@@ -1,6 +1,6 @@
 //! Everything in a world that changes: files, processes, guards, records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ pub(crate) struct State {
     /// By process identifier.
     pub(crate) processes: BTreeMap<u32, Process>,
     last_process: u32,
+    /// Which process a machine was started with last; it may have ended since.
+    started: HashMap<MachineId, u32>,
     pub(crate) guards: BTreeMap<u64, Watch>,
     last_guard: u64,
     pub(crate) directories: BTreeSet<PathBuf>,
@@ -58,6 +60,11 @@ impl State {
     }
 
     pub(crate) fn process_of(&self, machine: MachineId) -> Option<u32> {
+        if let Some(id) = self.started.get(&machine)
+            && self.processes.contains_key(id)
+        {
+            return Some(*id);
+        }
         let mut processes = self.processes.iter();
         processes
             .find(|(_, process)| process.machine == Some(machine))
@@ -99,6 +106,9 @@ impl State {
     pub(crate) fn add_process(&mut self, process: Process) -> u32 {
         self.last_process += 1;
         let id = 1000 + self.last_process;
+        if let Some(machine) = process.machine {
+            self.started.insert(machine, id);
+        }
         self.processes.insert(id, process);
         id
     }

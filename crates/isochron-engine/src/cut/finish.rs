@@ -1,6 +1,9 @@
 //! After the window: the evidence is judged, memory comes to stable storage, and
 //! one transaction makes the snapshot, or the reference point, real.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use time::OffsetDateTime;
 
 use super::{Evidence, each};
@@ -197,12 +200,19 @@ async fn put_snapshot(
         )));
     }
     let mut members = Vec::with_capacity(plan.members.len());
+    // Of each snapshot on which members stand: it is long where they are many.
+    let mut parents = HashMap::new();
     for ((member, evidence), memory) in plan.members.iter().zip(evidence).zip(memory) {
         let mut machine = member.switched(transaction).await?;
-        let parent = match machine.current {
-            Some(parent) => transaction.get::<Snapshot>(&snapshot_key(parent)).await?,
-            None => None,
-        };
+        if let Some(parent) = machine.current
+            && let Entry::Vacant(unread) = parents.entry(parent)
+        {
+            let read: Option<Snapshot> = transaction.get(&snapshot_key(parent)).await?;
+            let parts = read.into_iter().flat_map(|snapshot| snapshot.members);
+            unread.insert(parts.map(|part| (part.machine, part.id)).collect());
+        }
+        let parent: Option<&HashMap<_, _>> = machine.current.and_then(|at| parents.get(&at));
+        let parent = parent.and_then(|parts| parts.get(&machine.id)).copied();
         machine.current = Some(id);
         transaction.put(&machine)?;
         members.push(MemberSnapshot {
@@ -232,13 +242,7 @@ async fn put_snapshot(
                 .collect(),
             left_out: member.left_out.clone(),
             memory: memory.or_else(|| member.saved.as_ref().map(|saved| saved.memory.clone())),
-            parent: parent.and_then(|parent| {
-                parent
-                    .members
-                    .iter()
-                    .find(|m| m.machine == machine.id)
-                    .map(|m| m.id)
-            }),
+            parent,
         });
     }
     let mut collection = plan.recorded(transaction).await?;

@@ -67,6 +67,8 @@ pub(crate) struct Member {
     pub(super) power: Power,
     pub(super) live: Option<Arc<dyn LiveMachine>>,
     pub(super) disks: Vec<MemberDisk>,
+    /// What becomes active on each of them.
+    pub(super) swaps: Vec<Swap>,
     pub(super) left_out: Vec<String>,
     /// The file that receives its memory.
     pub(super) memory: Option<PathBuf>,
@@ -85,16 +87,6 @@ pub(super) struct MemberDisk {
 }
 
 impl Member {
-    pub(super) fn swaps(&self) -> Vec<Swap> {
-        self.disks
-            .iter()
-            .map(|disk| Swap {
-                disk: disk.overlay.disk.clone(),
-                overlay: disk.overlay.file(),
-            })
-            .collect()
-    }
-
     /// The live side of a member that ran before the cut.
     pub(super) fn running(&self) -> Option<&Arc<dyn LiveMachine>> {
         self.live.as_ref().filter(|_| self.power == Power::Running)
@@ -313,10 +305,15 @@ impl Member {
         let saved = (request.kind == SnapshotKind::Standard && live.is_none())
             .then(|| machine.saved.clone())
             .flatten();
+        let swaps = disks.iter().map(|disk| Swap {
+            disk: disk.overlay.disk.clone(),
+            overlay: disk.overlay.file(),
+        });
         Ok(Self {
             machine,
             power,
             live,
+            swaps: swaps.collect(),
             disks,
             left_out,
             memory,

@@ -44,6 +44,8 @@ pub(super) async fn stand_still(
     if let Some(guard) = guard {
         guard.arm(deadlines.window).await?;
     }
+    // Costs a look at files.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     // We give up ourselves before the guard would.
     let until = Instant::now() + deadlines.window.mul_f32(0.75);
     let window = step!("window");
@@ -63,7 +65,7 @@ pub(super) async fn stand_still(
     match plan.kind {
         SnapshotKind::Recovery => {}
         SnapshotKind::Standard => {
-            timeout_at(until, stopped.save(inner, evidence))
+            timeout_at(until, stopped.save(inner, processors, evidence))
                 .await
                 .map_err(|_| late())??;
         }
@@ -144,7 +146,7 @@ impl<'a> Stopped<'a> {
         each(self.0, |_, member| async move {
             let _step = step!("swap", member.machine.name);
             match &member.live {
-                Some(live) if !member.disks.is_empty() => live.swap(&member.swaps()).await,
+                Some(live) if !member.disks.is_empty() => live.swap(&member.swaps).await,
                 _ => Ok(()),
             }
             .map_err(|error| member.error(error))
@@ -156,8 +158,12 @@ impl<'a> Stopped<'a> {
     /// Saves the memory of every member that has one. Those that are saved in the
     /// background run again when this returns. Arming costs processor time, so no
     /// more members than the host has processors arm at once.
-    async fn save(&self, inner: &Inner, evidence: &mut [Evidence]) -> Result<(), EngineError> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    async fn save(
+        &self,
+        inner: &Inner,
+        processors: usize,
+        evidence: &mut [Evidence],
+    ) -> Result<(), EngineError> {
         let wave = Semaphore::new(processors);
         let before: &[Evidence] = evidence;
         let _step = step!("save");
