@@ -15,6 +15,7 @@ mod applied;
 mod common;
 mod created;
 mod disk;
+mod exported;
 mod hold;
 mod member;
 mod saved;

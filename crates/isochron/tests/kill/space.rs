@@ -10,10 +10,10 @@ use crate::stage::{Stage, new};
 
 const ALL: [usize; 3] = [0, 1, 2];
 
-/// The free space of a file system, in KiB.
-fn free(directory: &Path) -> u64 {
+/// The free space of a file system, in bytes.
+pub fn free(directory: &Path) -> u64 {
     let system = rustix::fs::statvfs(directory).unwrap();
-    system.f_bavail * system.f_frsize / 1024
+    system.f_bavail * system.f_frsize
 }
 
 /// Takes a snapshot that must fail for want of space.
@@ -64,7 +64,7 @@ fn without_space_a_snapshot_fails_and_nothing_is_left() {
 
     // Room for an overlay, but not for three.
     let (images, filler) = (stage.path().join("ring"), stage.path().join("ring/filler"));
-    let size = (free(&images) - 350) * 1024;
+    let size = free(&images) - (350 << 10);
     std::fs::write(&filler, vec![1; size.try_into().unwrap()]).unwrap();
     fails(&mut stage, SnapshotKind::Recovery);
     std::fs::remove_file(&filler).unwrap();
