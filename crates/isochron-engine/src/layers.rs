@@ -189,7 +189,7 @@ async fn merge(
             base.path.display()
         ))
     };
-    let learnt = tracking::before_merge(inner, layers, top, base)
+    tracking::before_merge(inner, layers, top, base)
         .await
         .map_err(describe)?;
     let active = machine
@@ -204,7 +204,7 @@ async fn merge(
     });
     match (live, above) {
         (Some(live), None) if active == Some(top.id) => {
-            return merge_active(inner, machine, live, top, base, learnt, progress)
+            return merge_active(inner, machine, live, top, base, progress)
                 .await
                 .map_err(describe);
         }
@@ -239,6 +239,9 @@ async fn merge(
             inner.hypervisor.rebase(&layer.file(), &base.file()).await?;
         }
     }
+    let learnt = tracking::of_merge(inner, top, base)
+        .await
+        .map_err(describe)?;
     record_merge(inner, top, base, learnt, true).await
 }
 
@@ -251,10 +254,9 @@ async fn merge_active(
     live: &Arc<dyn LiveMachine>,
     top: &Layer,
     base: &Layer,
-    learnt: Learnt,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<(), EngineError> {
-    let outcome = exchange_active(inner, machine, live, top, base, learnt, progress).await;
+    let outcome = exchange_active(inner, machine, live, top, base, progress).await;
     if outcome.is_err() {
         // What fails here is done by the next try, which adopts a merge under way.
         if let Err(error) = live.cancel_merge_active(&top.disk).await {
@@ -274,7 +276,6 @@ async fn exchange_active(
     live: &Arc<dyn LiveMachine>,
     top: &Layer,
     base: &Layer,
-    learnt: Learnt,
     progress: &(dyn Fn(u8) + Send + Sync),
 ) -> Result<(), EngineError> {
     let deadlines = inner.config.deadlines;
@@ -298,7 +299,8 @@ async fn exchange_active(
             stop(live.as_ref(), deadlines.stop).await?;
         }
         live.end_merge_active(&top.disk, &base.file()).await?;
-        record_merge(inner, top, base, learnt, true).await
+        // There is no point at the base of such a merge that would have to learn of it.
+        record_merge(inner, top, base, Learnt::default(), true).await
     };
     let outcome = match tokio::time::timeout(deadlines.window.mul_f32(0.75), exchange).await {
         Ok(outcome) => outcome,

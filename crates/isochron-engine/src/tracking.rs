@@ -164,14 +164,14 @@ pub(crate) struct Learnt {
     covered: Option<Result<Changes, String>>,
 }
 
-/// Asks what must be known before `top` is merged into `base`, and records that the
-/// files of `base`, and of what stands on `top`, change by our hand from now on.
+/// Before `top` is merged into `base`: records that the files of `base`, and of what
+/// stands on `top`, change by our hand from now on.
 pub(crate) async fn before_merge(
     inner: &Inner,
     layers: &[Layer],
     top: &Layer,
     base: &Layer,
-) -> Result<Learnt, EngineError> {
+) -> Result<(), EngineError> {
     let mut reasons = HashMap::new();
     for layer in [top, base] {
         if let Some(reason) = foreign(inner, layer).await? {
@@ -179,7 +179,6 @@ pub(crate) async fn before_merge(
             reasons.insert(layer.id, reason);
         }
     }
-    let learnt = learn(inner, top, base, base.id).await?;
     // Again after an interruption, what changes now is not taken for a stranger's work.
     let ours = layers.iter().filter(|layer| {
         layer.identity.is_some() && (layer.id == base.id || layer.parent == Some(top.id))
@@ -196,7 +195,18 @@ pub(crate) async fn before_merge(
         }
         transaction.commit().await?;
     }
-    Ok(learnt)
+    Ok(())
+}
+
+/// Asks what must be known when `top` was merged into `base`. Not before: a merge that
+/// was interrupted may keep the file of `top` from being read, and the merge that is
+/// repeated clears that away. It does not change that file.
+pub(crate) async fn of_merge(
+    inner: &Inner,
+    top: &Layer,
+    base: &Layer,
+) -> Result<Learnt, EngineError> {
+    learn(inner, top, base, base.id).await
 }
 
 /// Asks what must be known before `layer`, on which nothing stands, is deleted.

@@ -233,6 +233,14 @@ impl Hypervisor for SimHypervisor {
     ) -> Result<Changes, HypervisorError> {
         self.daemon
             .call(on_file(Point::Allocated, &layer.path), |state| {
+                if state
+                    .processes
+                    .values()
+                    .any(|p| p.unseen.contains(&layer.path))
+                {
+                    let path = layer.path.display();
+                    return Err(failed(format!("{path} is being merged")));
+                }
                 state.files.allocated(&layer.path, &base.path)
             })
             .await

@@ -209,6 +209,9 @@ impl LiveMachine for SimMachine {
             process.merge(files, disk, [&above.path, &top.path, &base.path])
         })
         .await?;
+        if let Some(process) = self.daemon.world().state().processes.get_mut(&self.process) {
+            process.unseen.remove(&top.path);
+        }
         progress(100);
         Ok(())
     }

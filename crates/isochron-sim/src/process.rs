@@ -35,6 +35,8 @@ pub(crate) struct Process {
     pub(crate) save: Option<Save>,
     /// Disks whose active layer is being merged: base by disk.
     pub(crate) merges: BTreeMap<String, PathBuf>,
+    /// Layers whose merge has not been seen to its end: nobody else can read them.
+    pub(crate) unseen: BTreeSet<PathBuf>,
     pub(crate) machine_type: String,
 }
 
@@ -257,6 +259,7 @@ impl Process {
         disk: &str,
         [above, top, base]: [&Path; 3],
     ) -> Result<(), HypervisorError> {
+        self.unseen.insert(top.to_owned());
         let chain = &mut self.disk_mut(disk)?.chain;
         if chain.windows(2).any(|layers| layers == [above, base]) {
             return Ok(()); // by a call that was interrupted

@@ -151,6 +151,7 @@ impl State {
             opened: Default::default(),
             save: None,
             merges: Default::default(),
+            unseen: Default::default(),
             machine_type: start
                 .machine_type
                 .clone()

@@ -168,6 +168,7 @@ impl World {
             opened: BTreeSet::new(),
             save: None,
             merges: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             machine_type: MACHINE_TYPE.to_owned(),
         });
         Ok(())
