@@ -18,6 +18,7 @@ mod disk;
 mod exported;
 mod hold;
 mod member;
+mod remembered;
 mod saved;
 mod space;
 mod stage;
