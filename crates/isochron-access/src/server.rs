@@ -51,6 +51,10 @@ impl CimServer for AuditedServer {
         self.server.namespaces()
     }
 
+    fn host(&self) -> Option<String> {
+        self.server.host()
+    }
+
     async fn get_class(&self, cx: &RequestContext, class: &Name) -> Result<Class, CimError> {
         self.server.get_class(cx, class).await
     }

@@ -125,12 +125,17 @@ pub struct Traversal {
     pub keys_only: bool,
 }
 
-/// Who derives from whom.
+/// Who derives from whom, and where.
 ///
 /// A closure from (class, ancestor) is one too.
 pub trait ClassTree {
     /// Whether `class` is `ancestor` or derives from it.
     fn is_a(&self, class: &Name, ancestor: &Name) -> bool;
+
+    /// The name of the host that has them: `__SERVER` of what does not say it itself.
+    fn host(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl ClassTree for Repository {

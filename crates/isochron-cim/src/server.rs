@@ -214,6 +214,11 @@ pub trait CimServer: Send + Sync + 'static {
     /// The namespaces served.
     fn namespaces(&self) -> Vec<String>;
 
+    /// The name of the host that is served, where it has one.
+    fn host(&self) -> Option<String> {
+        None
+    }
+
     /// The class with all its elements and qualifiers (DSP0200 §5.4.2.1).
     async fn get_class(&self, cx: &RequestContext, class: &Name) -> Result<Class, CimError>;
 

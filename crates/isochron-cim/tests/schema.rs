@@ -5,7 +5,7 @@
 use isochron_cim::{CimType, Class, Name, Repository, Value, mof};
 
 /// The files in the order in which they are compiled.
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     "qualifiers.mof",
     "cim_core.mof",
     "cim_collections.mof",
@@ -20,34 +20,41 @@ const FILES: [&str; 16] = [
     "msvm_jobs.mof",
     "msvm_services.mof",
     "msvm_virtualization.mof",
+    "msvm_resources.mof",
     "interop.mof",
     "interop_indications.mof",
 ];
 
+/// Those of the namespace that is of another CIM.
+const HOST_FILES: [&str; 2] = ["qualifiers.mof", "win32.mof"];
+
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../isochron-hyperv/mof/");
+
 fn repository() -> Repository {
-    let read = || -> std::io::Result<(Vec<_>, Vec<_>)> {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../isochron-hyperv/mof/");
-        let listed = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
-        let texts = FILES
-            .iter()
-            .map(|file| std::fs::read_to_string(format!("{directory}{file}")));
-        Ok((
-            listed.collect::<std::io::Result<_>>()?,
-            texts.collect::<std::io::Result<_>>()?,
-        ))
-    };
-    let (mut listed, texts): (Vec<_>, Vec<String>) =
-        read().unwrap_or_else(|error| panic!("the schema's files: {error}"));
-    let mut files = FILES.map(std::ffi::OsString::from).to_vec();
-    listed.sort();
-    files.sort();
-    assert_eq!(listed, files, "FILES lists the directory");
-    let sources: Vec<_> = FILES
+    compiled(&FILES)
+}
+
+fn compiled(files: &[&str]) -> Repository {
+    let read = |file: &&str| std::fs::read_to_string(format!("{DIRECTORY}{file}"));
+    let texts: std::io::Result<Vec<String>> = files.iter().map(read).collect();
+    let texts = texts.unwrap_or_else(|error| panic!("the schema's files: {error}"));
+    let sources: Vec<_> = files
         .iter()
         .zip(&texts)
         .map(|(file, text)| (*file, &**text))
         .collect();
     Repository::from_mof(&sources).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn every_file_is_listed() {
+    let listed = std::fs::read_dir(DIRECTORY).map(|listed| {
+        let names = listed.flatten().map(|entry| entry.file_name());
+        names.collect::<std::collections::HashSet<_>>()
+    });
+    let files = FILES.iter().chain(&HOST_FILES);
+    let files = files.map(std::ffi::OsString::from).collect();
+    assert_eq!(listed.ok(), Some(files));
 }
 
 fn class<'r>(repository: &'r Repository, name: &'static str) -> &'r Class {
@@ -233,9 +240,9 @@ fn the_services_return_values_of_two_families() {
 
 #[test]
 fn every_value_map_has_as_many_values() {
-    let repository = repository();
+    let (repository, host) = (repository(), compiled(&HOST_FILES));
     let mut maps = 0;
-    for class in repository.classes() {
+    for class in repository.classes().chain(host.classes()) {
         let properties = class
             .properties
             .iter()
@@ -332,7 +339,11 @@ fn instances_can_exist_only_of_classes_that_are_whole() {
 
 #[test]
 fn the_whole_schema_survives_writing_and_reading() {
-    let repository = repository();
+    survives(&repository());
+    survives(&compiled(&HOST_FILES));
+}
+
+fn survives(repository: &Repository) {
     let mut text = String::new();
     for decl in repository.qualifiers().values() {
         text.push_str(&mof::write_qualifier(decl));

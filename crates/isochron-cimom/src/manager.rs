@@ -2,7 +2,8 @@
 //!
 //! A namespace of clients is answered from its space. In `interop` the provider
 //! answers first and its answers come first; stored instances of its classes are
-//! added. Every other namespace is the provider's alone.
+//! added. Every other namespace is the provider's alone. One that clients made before the
+//! provider had one of its name stays theirs until they delete it.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use crate::indications::{IndicationOptions, Indications};
 use crate::limits::Limits;
 use crate::namespaces::Namespaces;
-use crate::places::{Place, Places, missing};
+use crate::places::{Place, Places, missing, normal};
 use crate::records::{Records, RecordsError};
 use crate::space::{Keeper, Space};
 use crate::test_provider::TestProvider;
@@ -210,8 +211,15 @@ fn all(instances: Vec<Arc<Instance>>) -> InstanceStream {
 impl CimServer for ObjectManager {
     fn namespaces(&self) -> Vec<String> {
         let mut names = self.provider.namespaces();
-        names.extend(self.namespaces.names());
+        let same = |name: &String, other: &String| normal(other).eq_ignore_ascii_case(name);
+        let mut clients = self.namespaces.names();
+        clients.retain(|name| !names.iter().any(|other| same(name, other)));
+        names.extend(clients);
         names
+    }
+
+    fn host(&self) -> Option<String> {
+        self.provider.host()
     }
 
     async fn get_class(&self, cx: &RequestContext, class: &Name) -> Result<Class, CimError> {

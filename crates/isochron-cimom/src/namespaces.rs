@@ -193,10 +193,12 @@ impl ObjectManager {
     ) -> Result<(), CimError> {
         let own = self.interop.own_path(path)?;
         let _writing = self.interop.write().await?;
-        let space = self
-            .interop
-            .find(path)?
-            .and_then(|_| self.namespaces.find(own.key_str("Name")?));
+        let shown = self.interop.find(path)?.is_some()
+            || self.provider.get_instance(cx, &own).await.is_ok();
+        let space = own
+            .key_str("Name")
+            .and_then(|name| self.namespaces.find(name))
+            .filter(|_| shown);
         let Some(space) = space else {
             return self.provider.delete_instance(cx, path).await;
         };
@@ -235,8 +237,16 @@ impl ObjectManager {
 
     /// Shows the namespaces that were read from records.
     pub(crate) async fn show_namespaces(&self) -> Result<(), CimError> {
+        let ours = self.provider.namespaces();
         for name in self.namespaces.names() {
-            self.show_namespace(&name).await?;
+            match ours.iter().any(|o| normal(o).eq_ignore_ascii_case(&name)) {
+                true => tracing::warn!(
+                    %name,
+                    "clients made this namespace before this server had one of its name; \
+                     theirs is served until they delete it"
+                ),
+                false => self.show_namespace(&name).await?,
+            }
         }
         Ok(())
     }

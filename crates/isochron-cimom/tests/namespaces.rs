@@ -192,6 +192,53 @@ async fn a_namespace_comes_and_goes_with_its_cim_namespace() {
     assert_eq!(interop.all("CIM_ObjectManager").await.unwrap().len(), 1);
 }
 
+/// A version of this server that has no namespace of this name left one of clients.
+#[tokio::test]
+async fn a_namespace_stays_its_clients_until_they_delete_it() {
+    let mut world = World::new().await;
+    world.namespace("root/CIMV2").await;
+    fill(&world.client("root/cimv2", ADMINISTRATOR)).await;
+    world.root = Some("/".into());
+    world.restart().await;
+    let theirs = world.client("root/cimv2", ADMINISTRATOR);
+    let made = theirs.create(thing("EX_Thing", "1")).await.unwrap();
+    assert_eq!(theirs.all("EX_Thing").await.unwrap().len(), 1);
+    let of_host = theirs.all("Win32_ComputerSystem");
+    assert_eq!(theirs.error(of_host).await, Status::InvalidClass);
+    let interop = world.client("interop", ADMINISTRATOR);
+    let called = |name: &&String| name.eq_ignore_ascii_case("root/cimv2");
+    assert_eq!(interop.server.namespaces().iter().filter(called).count(), 1);
+    let namespaces = interop.all("CIM_Namespace").await.unwrap();
+    let mut of_name = namespaces.iter().filter(|namespace| {
+        let name = namespace.get("Name").and_then(|name| name.as_str());
+        name.is_some_and(|name| name.eq_ignore_ascii_case("root/cimv2"))
+    });
+    let path = of_name.next().unwrap().path.clone().unwrap();
+    assert_eq!(of_name.next(), None);
+    assert_eq!(
+        interop.error(interop.delete(&path)).await,
+        Status::NamespaceNotEmpty
+    );
+    theirs.delete(&made).await.unwrap();
+    for class in ["EX_Holds", "EX_Box", "EX_Thing", "EX_Element"] {
+        let class = Name::from(class);
+        let deleted = theirs.server.delete_class(&theirs.cx, &class);
+        deleted.await.unwrap();
+    }
+    let types = theirs.server.enumerate_qualifiers(&theirs.cx);
+    for decl in types.await.unwrap() {
+        let deleted = theirs.server.delete_qualifier(&theirs.cx, &decl.name);
+        deleted.await.unwrap();
+    }
+    interop.delete(&path).await.unwrap();
+    assert_eq!(theirs.all("Win32_ComputerSystem").await.unwrap().len(), 1);
+    // What is ours is not deleted.
+    assert_eq!(
+        interop.error(interop.delete(&path)).await,
+        Status::NotSupported
+    );
+}
+
 #[tokio::test]
 async fn all_of_it_is_there_after_a_restart() {
     let mut world = World::new().await;

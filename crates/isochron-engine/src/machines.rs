@@ -420,18 +420,7 @@ impl Engine {
         let (machine, layers) = self.inner.machine_and_layers(id).await?;
         let live = self.inner.hypervisor.live(&machine).await?;
         let power = machine.power(live.as_ref()).await?;
-        let disks = machine
-            .disks
-            .iter()
-            .map(|disk| DiskView {
-                name: disk.name.clone(),
-                chain: chain(&layers, disk.active)
-                    .into_iter()
-                    .filter(Layer::is_file)
-                    .collect(),
-                excluded: disk.excluded.clone(),
-            })
-            .collect();
+        let disks = disk_views(&machine, &layers);
         let process_id = live.and_then(|live| live.process_id());
         let activity = self.inner.activity(id).await?.filter(|a| a.power == power);
         Ok(MachineView {
@@ -442,6 +431,15 @@ impl Engine {
             process_id,
             disks,
         })
+    }
+
+    /// A machine's disks' chains, in the order of its disks.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn disks(&self, id: MachineId) -> Result<Vec<DiskView>, EngineError> {
+        let (machine, layers) = self.inner.machine_and_layers(id).await?;
+        Ok(disk_views(&machine, &layers))
     }
 
     /// What a machine does.
@@ -687,6 +685,18 @@ impl Machine {
             None => Ok(Power::Off),
         }
     }
+}
+
+fn disk_views(machine: &Machine, layers: &[Layer]) -> Vec<DiskView> {
+    let view = |disk: &Disk| DiskView {
+        name: disk.name.clone(),
+        chain: chain(layers, disk.active)
+            .into_iter()
+            .filter(Layer::is_file)
+            .collect(),
+        excluded: disk.excluded.clone(),
+    };
+    machine.disks.iter().map(view).collect()
 }
 
 /// A disk as it is when its machine becomes known: one layer, its owner's image.

@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use isochron_cim::{CimError, Instance, Name};
 use isochron_engine::model::Affected;
 
+use crate::host::{Fact, Facts};
 use crate::lookup::{Provider, cim_error, found, shared};
 use crate::object::{Member, Object, PointPart, Service, class};
 use crate::render;
@@ -84,6 +85,13 @@ const fn end(role: &'static str, classes: &'static [&'static str], walk: Walk) -
         walk,
     }
 }
+
+const RESOURCES: &[&str] = &[
+    class::RESOURCE,
+    class::PROCESSORS,
+    class::MEMORY,
+    class::STORAGE,
+];
 
 /// An association that says nothing beside its references.
 const fn link(class: &'static str, first: End, second: End) -> Association {
@@ -187,6 +195,15 @@ pub(crate) static ASSOCIATIONS: &[Association] = &[
         }),
         end("SettingData", &[class::SETTINGS], |_, o| {
             ready(settings_of_machine(o))
+        }),
+    ),
+    link(
+        "Msvm_VirtualSystemSettingDataComponent",
+        end("GroupComponent", &[class::SETTINGS], |_, o| {
+            ready(settings_of_resource(o))
+        }),
+        end("PartComponent", RESOURCES, |p, o| {
+            p.resources_of_settings(o).boxed()
         }),
     ),
     Association {
@@ -298,6 +315,15 @@ pub(crate) static ASSOCIATIONS: &[Association] = &[
             ready(linked(*o == Object::Profile, [Object::Server]))
         }),
     ),
+    link(
+        "Win32_ComputerSystemProcessor",
+        end("GroupComponent", &[class::HOST_SYSTEM], |_, o| {
+            ready(system_of_processor(o))
+        }),
+        end("PartComponent", &[class::HOST_PROCESSOR], |_, o| {
+            ready(processors_of_system(o))
+        }),
+    ),
 ];
 
 /// Which snapshot of those that a machine stands on.
@@ -356,6 +382,31 @@ fn parts_of_point(object: &Object) -> Vec<Object> {
 fn machine_of_settings(object: &Object) -> Vec<Object> {
     match object {
         Object::MachineSettings(machine) => vec![Object::Machine(machine.clone())],
+        _ => Vec::new(),
+    }
+}
+
+fn settings_of_resource(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Resource(machine, _) => vec![Object::MachineSettings(machine.clone())],
+        _ => Vec::new(),
+    }
+}
+
+fn system_of_processor(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Facts(facts, Fact::Processor(_)) => {
+            vec![Object::Facts(facts.clone(), Fact::System)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn processors_of_system(object: &Object) -> Vec<Object> {
+    match object {
+        Object::Facts(facts, Fact::System) => Facts::all(facts)
+            .filter(|fact| fact.class() == class::HOST_PROCESSOR)
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -682,6 +733,13 @@ impl Provider {
         Ok(managed)
     }
 
+    async fn resources_of_settings(&self, object: &Object) -> Result<Vec<Object>, CimError> {
+        match object {
+            Object::MachineSettings(machine) => self.resources(machine).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
     async fn machines_hosted(&self, object: &Object) -> Result<Vec<Object>, CimError> {
         if *object != Object::Host {
             return Ok(Vec::new());
@@ -706,7 +764,7 @@ mod tests {
     /// never be walked, silently.
     #[test]
     fn every_row_is_what_the_schema_says() {
-        let schema = Schema::compile().unwrap();
+        let schema = Schema::compile(true).unwrap();
         for association in ASSOCIATIONS {
             let mut spaces = schema
                 .names()

@@ -1,6 +1,7 @@
 //! Finds objects: one by its path, all of a class. By path is a direct look-up in
 //! the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use isochron_cim::{CimError, Name, ObjectPath, Principal, Status};
@@ -11,7 +12,8 @@ use isochron_engine::model::{
 use isochron_engine::{Caller, Engine, EngineError, ErrorKind, Role};
 
 use crate::object::{Member, Object, PointPart, Service, class, settings_uuid};
-use crate::schema::{INTEROP, Schema, Space};
+use crate::resources::owner;
+use crate::schema::{Schema, Space};
 use crate::server::Decode;
 
 /// What every operation needs: the engine, and how it is seen.
@@ -22,6 +24,9 @@ pub(crate) struct Provider {
     pub(crate) schema: Schema,
     /// This host's name.
     pub(crate) host: String,
+    /// Where the directories are in which the kernel describes this host, if it is
+    /// described.
+    pub(crate) root: Option<PathBuf>,
     /// Reads embedded instances.
     pub(crate) decode: Decode,
 }
@@ -114,6 +119,22 @@ impl Provider {
                     .flat_map(Member::all)
                     .map(Object::MemberSettings);
                 machines.chain(members).collect()
+            }
+            class::RESOURCE | class::PROCESSORS | class::MEMORY | class::STORAGE => {
+                let mut resources = Vec::new();
+                for machine in self.machines().await? {
+                    resources.extend(self.resources(&machine).await?);
+                }
+                resources.retain(|resource| resource.class() == class);
+                resources
+            }
+            class::HOST_SYSTEM
+            | class::HOST_PRODUCT
+            | class::OPERATING_SYSTEM
+            | class::HOST_PROCESSOR => {
+                let mut facts = self.facts().await?;
+                facts.retain(|fact| fact.class() == class);
+                facts
             }
             class::SYSTEM_COLLECTION => self.collections_of(CollectionKind::Machines).await?,
             class::MANAGEMENT_COLLECTION => {
@@ -210,6 +231,25 @@ impl Provider {
                         None => None,
                     },
                 }
+            }
+            class::RESOURCE | class::PROCESSORS | class::MEMORY | class::STORAGE => {
+                match self
+                    .machine(path.key_str("InstanceID").and_then(owner))
+                    .await?
+                {
+                    Some(machine) => {
+                        let mut resources = self.resources(&machine).await?.into_iter();
+                        resources.find(|resource| self.is(resource, path))
+                    }
+                    None => None,
+                }
+            }
+            class::HOST_SYSTEM
+            | class::HOST_PRODUCT
+            | class::OPERATING_SYSTEM
+            | class::HOST_PROCESSOR => {
+                let mut facts = self.facts().await?.into_iter();
+                facts.find(|fact| self.is(fact, path))
             }
             class::SYSTEM_COLLECTION | class::MANAGEMENT_COLLECTION => match id("CollectionID") {
                 Some(id) => found(self.engine.collection(CollectionId(id)).await)?
@@ -339,7 +379,7 @@ impl Provider {
         };
         if let Some(namespace) = &reference.namespace {
             let same = self.schema.find(namespace).filter(|other| {
-                other.name == space.name || (other.name != INTEROP && space.name != INTEROP)
+                other.name == space.name || (other.is_hyperv() && space.is_hyperv())
             });
             if same.is_none() {
                 return Err(refuse(format!(

@@ -10,6 +10,9 @@ use isochron_engine::model::{
     MemberSnapshot, ReferencePoint, ReferencePointId, Snapshot, SnapshotId,
 };
 
+use crate::host::{Fact, Facts};
+use crate::resources::Resource;
+
 /// The classes served, in the spelling of the schema.
 pub(crate) mod class {
     pub(crate) const COMPUTER_SYSTEM: &str = "Msvm_ComputerSystem";
@@ -36,6 +39,14 @@ pub(crate) mod class {
     pub(crate) const NAMESPACE: &str = "CIM_Namespace";
     pub(crate) const CIMXML: &str = "CIM_CIMXMLCommunicationMechanism";
     pub(crate) const PROFILE: &str = "CIM_RegisteredProfile";
+    pub(crate) const RESOURCE: &str = "Msvm_ResourceAllocationSettingData";
+    pub(crate) const PROCESSORS: &str = "Msvm_ProcessorSettingData";
+    pub(crate) const MEMORY: &str = "Msvm_MemorySettingData";
+    pub(crate) const STORAGE: &str = "Msvm_StorageAllocationSettingData";
+    pub(crate) const HOST_SYSTEM: &str = "Win32_ComputerSystem";
+    pub(crate) const HOST_PRODUCT: &str = "Win32_ComputerSystemProduct";
+    pub(crate) const OPERATING_SYSTEM: &str = "Win32_OperatingSystem";
+    pub(crate) const HOST_PROCESSOR: &str = "Win32_Processor";
 }
 
 /// The value of the key Name of our services and of the object manager.
@@ -187,6 +198,8 @@ impl PointPart {
 /// An object served.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Object {
+    /// What this host is and has, in Windows' classes.
+    Facts(Arc<Facts>, Fact),
     /// This host, as a computer system.
     Host,
     /// A virtual machine, as a computer system.
@@ -195,6 +208,8 @@ pub(crate) enum Object {
     MachineSettings(Arc<Machine>),
     /// The settings that a member's snapshot holds: in CIM, that is the snapshot.
     MemberSettings(Member),
+    /// Something that a virtual machine has, in its settings in force.
+    Resource(Arc<Machine>, Resource),
     /// A collection of machines or of collections.
     Collection(Arc<Collection>),
     /// A snapshot of a collection.
@@ -223,7 +238,9 @@ impl Object {
     /// Its class.
     pub(crate) fn class(&self) -> &'static str {
         match self {
+            Self::Facts(_, fact) => fact.class(),
             Self::Host | Self::Machine(_) => class::COMPUTER_SYSTEM,
+            Self::Resource(_, resource) => resource.class(),
             Self::MachineSettings(_) | Self::MemberSettings(_) => class::SETTINGS,
             Self::Collection(collection) => match collection.kind {
                 CollectionKind::Machines => class::SYSTEM_COLLECTION,
@@ -252,6 +269,8 @@ impl Object {
                 .with_key("SystemName", host)
         };
         match self {
+            Self::Facts(facts, fact) => fact.path(facts, host),
+            Self::Resource(machine, resource) => resource.path(machine.id),
             Self::Host => path
                 .with_key("CreationClassName", class)
                 .with_key("Name", host),

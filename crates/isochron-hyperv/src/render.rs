@@ -2,10 +2,12 @@
 //! Properties that nothing is known about stay null.
 
 mod collections;
+mod host;
 mod interop;
 mod jobs;
 mod machines;
 mod points;
+mod resources;
 mod services;
 mod snapshots;
 mod summary;
@@ -34,6 +36,7 @@ impl Provider {
     ) -> Result<Instance, CimError> {
         let mut instance = Instance::new(object.class());
         match object {
+            Object::Facts(facts, fact) => host::fact(facts, *fact, &self.host, &mut instance),
             Object::Host => machines::host(&self.host, &mut instance),
             Object::Machine(machine) => {
                 let view = self.engine.machine_view(machine.id).await;
@@ -54,6 +57,12 @@ impl Provider {
                     None => None,
                 };
                 self.set_parent(space, parent.map(Object::MemberSettings), &mut instance);
+            }
+            Object::Resource(machine, resource) => {
+                resources::resource(machine, resource, &mut instance);
+                let parent = resource.parent();
+                let parent = parent.map(|parent| Object::Resource(machine.clone(), parent));
+                self.set_parent(space, parent, &mut instance);
             }
             Object::Collection(collection) => collections::collection(collection, &mut instance),
             Object::SnapshotCollection(snapshot) => snapshots::collection(snapshot, &mut instance),

@@ -1,6 +1,7 @@
 //! The namespaces and their classes, compiled from the MOF files in `mof/`, which
 //! are part of the binary. `root/HyperVCluster/v2` and `root/virtualization/v2`
-//! have the same classes and the same objects; `interop` has what discovery needs.
+//! have the same classes and the same objects; `interop` has what discovery needs, and
+//! `root/cimv2` this host.
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ const ROOT_INTEROP: &str = "root/interop";
 const CLUSTER: &str = "root/HyperVCluster/v2";
 /// Hyper-V's provider on one host.
 const VIRTUALIZATION: &str = "root/virtualization/v2";
+/// Where Windows describes a computer.
+const CIMV2: &str = "root/cimv2";
 
 /// MOF text with the name that errors give it.
 macro_rules! mof {
@@ -38,7 +41,9 @@ const VIRTUALIZATION_MOF: &[(&str, &str)] = mof![
     "msvm_jobs.mof",
     "msvm_services.mof",
     "msvm_virtualization.mof",
+    "msvm_resources.mof",
 ];
+const CIMV2_MOF: &[(&str, &str)] = mof!["qualifiers.mof", "win32.mof"];
 const INTEROP_MOF: &[(&str, &str)] = mof![
     "qualifiers.mof",
     "cim_core.mof",
@@ -60,6 +65,7 @@ pub fn mof(namespace: &str) -> Result<Option<String>, SchemaError> {
     let files = match spelled(namespace) {
         None => return Ok(None),
         Some(INTEROP) => INTEROP_MOF,
+        Some(CIMV2) => CIMV2_MOF,
         Some(_) => VIRTUALIZATION_MOF,
     };
     Ok(Some(write_schema(&Repository::from_mof(files)?)))
@@ -70,7 +76,7 @@ pub fn mof(namespace: &str) -> Result<Option<String>, SchemaError> {
 fn spelled(name: &str) -> Option<&'static str> {
     let name = name.replace('\\', "/");
     let name = name.trim_matches('/');
-    let known = [CLUSTER, VIRTUALIZATION, INTEROP, ROOT_INTEROP];
+    let known = [CLUSTER, VIRTUALIZATION, INTEROP, ROOT_INTEROP, CIMV2];
     let known = known
         .into_iter()
         .find(|known| known.eq_ignore_ascii_case(name))?;
@@ -90,27 +96,36 @@ pub(crate) struct Space {
     pub(crate) repository: Arc<Repository>,
 }
 
+impl Space {
+    /// Whether the engine's records are seen in it.
+    pub(crate) fn is_hyperv(&self) -> bool {
+        matches!(self.name, CLUSTER | VIRTUALIZATION)
+    }
+}
+
 /// All namespaces.
 pub(crate) struct Schema {
     spaces: Vec<Space>,
 }
 
 impl Schema {
-    /// Compiles the classes.
-    pub(crate) fn compile() -> Result<Self, SchemaError> {
+    /// Compiles the classes; those of this host only where it is described.
+    pub(crate) fn compile(host: bool) -> Result<Self, SchemaError> {
         let virtualization = Arc::new(Repository::from_mof(VIRTUALIZATION_MOF)?);
         let interop = Arc::new(Repository::from_mof(INTEROP_MOF)?);
         let space = |name, repository: &Arc<Repository>| Space {
             name,
             repository: repository.clone(),
         };
-        Ok(Self {
-            spaces: vec![
-                space(CLUSTER, &virtualization),
-                space(VIRTUALIZATION, &virtualization),
-                space(INTEROP, &interop),
-            ],
-        })
+        let mut spaces = vec![
+            space(CLUSTER, &virtualization),
+            space(VIRTUALIZATION, &virtualization),
+            space(INTEROP, &interop),
+        ];
+        if host {
+            spaces.push(space(CIMV2, &Arc::new(Repository::from_mof(CIMV2_MOF)?)));
+        }
+        Ok(Self { spaces })
     }
 
     /// The namespaces' names.
@@ -125,7 +140,7 @@ impl Schema {
 
     /// The namespaces in which the engine's records are seen.
     pub(crate) fn hyperv(&self) -> impl Iterator<Item = &Space> {
-        self.spaces.iter().filter(|space| space.name != INTEROP)
+        self.spaces.iter().filter(|space| space.is_hyperv())
     }
 
     /// The namespace of this name, in any case, with slashes or backslashes.
@@ -141,18 +156,19 @@ mod tests {
 
     #[test]
     fn namespaces_are_found_in_every_spelling() {
-        let schema = Schema::compile().unwrap();
+        let schema = Schema::compile(true).unwrap();
         for (given, name) in [
             ("root/HyperVCluster/v2", Some(CLUSTER)),
             (r"ROOT\hypervcluster\V2", Some(CLUSTER)),
             ("/root/virtualization/v2/", Some(VIRTUALIZATION)),
             ("Interop", Some(INTEROP)),
             (r"root\Interop", Some(INTEROP)),
-            ("root/cimv2", None),
+            (r"ROOT\CIMV2", Some(CIMV2)),
             ("root/virtualization", None),
             ("", None),
         ] {
             assert_eq!(schema.find(given).map(|space| space.name), name, "{given}");
         }
+        assert!(Schema::compile(false).unwrap().find(CIMV2).is_none());
     }
 }

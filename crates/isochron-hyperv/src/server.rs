@@ -5,6 +5,7 @@
 //! not its class's is an invalid parameter. Nothing can be created, modified or
 //! deleted but through methods.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,13 +41,20 @@ pub struct HypervServer {
 impl HypervServer {
     /// A server over an engine. `decode` reads the text of embedded instances;
     /// `host` is the name that this host is known by, the key of its computer
-    /// system and of its services. Fails only if the schema that is compiled in
-    /// does not fit together.
-    pub fn new(engine: Engine, decode: Decode, host: &str) -> Result<Self, SchemaError> {
+    /// system and of its services. `root` is the directory in which `proc`, `sys` and
+    /// `etc` describe this host; without one there is no `root/cimv2`. Fails only if the
+    /// schema that is compiled in does not fit together.
+    pub fn new(
+        engine: Engine,
+        decode: Decode,
+        host: &str,
+        root: Option<PathBuf>,
+    ) -> Result<Self, SchemaError> {
         let provider = Provider {
             engine: engine.on_behalf_of(Caller::reader("cim")),
-            schema: Schema::compile()?,
+            schema: Schema::compile(root.is_some())?,
             host: host.to_owned(),
+            root,
             decode,
         };
         Ok(Self {
@@ -183,6 +191,10 @@ impl CimServer for HypervServer {
             .spellings()
             .map(str::to_owned)
             .collect()
+    }
+
+    fn host(&self) -> Option<String> {
+        Some(self.provider.host.clone())
     }
 
     async fn get_class(&self, cx: &RequestContext, name: &Name) -> Result<Class, CimError> {

@@ -98,6 +98,11 @@ async fn every_instance_is_found_again_by_its_path() {
     for class in [
         "Msvm_ComputerSystem",
         "Msvm_VirtualSystemSettingData",
+        "Msvm_ProcessorSettingData",
+        "Msvm_MemorySettingData",
+        "Msvm_ResourceAllocationSettingData",
+        "Msvm_StorageAllocationSettingData",
+        "Msvm_VirtualSystemSettingDataComponent",
         "Msvm_VirtualSystemCollection",
         "Msvm_ManagementCollection",
         "Msvm_SnapshotCollection",
@@ -157,8 +162,9 @@ async fn superclasses_enumerate_their_subclasses_instances() {
     assert_eq!(client.all("CIM_Service").await.len(), 6);
     assert_eq!(client.all("CIM_ConcreteJob").await.len(), 5);
     assert_eq!(client.all("CIM_CollectionOfMSEs").await.len(), 2);
-    // Two machines, each with its settings and two snapshots.
-    assert_eq!(client.all("CIM_SettingData").await.len(), 6);
+    // Two machines, each with its settings, two snapshots, processors, memory, a
+    // controller, a drive and a disk.
+    assert_eq!(client.all("CIM_SettingData").await.len(), 16);
     assert_eq!(client.all("CIM_HostedDependency").await.len(), 8);
     // A class without provider.
     assert!(client.all("Msvm_Error").await.is_empty());

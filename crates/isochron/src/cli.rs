@@ -119,7 +119,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  isochron schema > classes.mof\n  \
         isochron schema interop")]
     Schema {
-        /// A namespace: root/HyperVCluster/v2, root/virtualization/v2 or interop
+        /// A namespace: root/HyperVCluster/v2, root/virtualization/v2, interop or root/cimv2
         #[arg(default_value = "root/HyperVCluster/v2")]
         namespace: String,
     },

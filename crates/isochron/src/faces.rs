@@ -307,14 +307,16 @@ fn enumerations(config: &Config) -> EnumerationLimits {
     }
 }
 
-/// What CIM clients see: the Msvm_* classes over the engine, and beside them what
-/// clients keep here; indications are sent from then on.
+/// What CIM clients see: the Msvm_* classes over the engine, this host, and beside them
+/// what clients keep here; indications are sent from then on.
 async fn object_manager(
     config: &Config,
     engine: &Engine,
     store: Arc<dyn Store>,
 ) -> Result<Arc<dyn CimServer>, Failure> {
-    let hyperv = HypervServer::new(engine.clone(), Arc::new(embedded), &host_name())
+    // The conformance tests fill a root/cimv2 of their own.
+    let root = (!config.test_provider).then(|| "/".into());
+    let hyperv = HypervServer::new(engine.clone(), Arc::new(embedded), &host_name(), root)
         .map_err(|error| Failure::failed(format!("the schema does not compile: {error}")))?;
     let records = Arc::new(StoredRecords(store));
     let indications = IndicationOptions {

@@ -7,11 +7,10 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::soap::{Connection, between};
 use common::{Host, LIMIT};
 
 const CLUSTER: &str = "root/HyperVCluster/v2";
@@ -22,50 +21,16 @@ const ANONYMOUS: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/a
 
 /// A CimSession.
 struct Session {
-    stream: TcpStream,
+    connection: Connection,
     sent: u32,
 }
 
 impl Session {
     fn new(host: &Host) -> Self {
-        let url = host.said("listening for WS-Management on http://").unwrap();
-        let address = url.strip_suffix("/wsman").unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self { stream, sent: 0 }
-    }
-
-    /// Posts an envelope; status and envelope of the reply.
-    fn post(&mut self, envelope: &str) -> (u16, String) {
-        let head = format!(
-            "POST /wsman HTTP/1.1\r\nConnection: Keep-Alive\r\n\
-             Content-Type: application/soap+xml;charset=UTF-8\r\n\
-             User-Agent: Microsoft WinRM Client\r\nContent-Length: {}\r\n\
-             Host: localhost:5985\r\n\r\n",
-            envelope.len()
-        );
-        self.stream
-            .write_all(&[head.as_bytes(), envelope.as_bytes()].concat())
-            .unwrap();
-        let mut read = Vec::new();
-        let mut buffer = [0; 16_384];
-        loop {
-            let count = self.stream.read(&mut buffer).unwrap();
-            assert_ne!(count, 0, "closed");
-            read.extend_from_slice(&buffer[..count]);
-            let text = String::from_utf8_lossy(&read);
-            let Some((head, body)) = text.split_once("\r\n\r\n") else {
-                continue;
-            };
-            let length = head.lines().find_map(|line| {
-                let (key, value) = line.split_once(':')?;
-                key.eq_ignore_ascii_case("content-length")
-                    .then(|| value.trim().parse().unwrap())
-            });
-            if body.len() == length.unwrap_or(0) {
-                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-                return (status, body.to_owned());
-            }
+        let headers = "Connection: Keep-Alive\r\nUser-Agent: Microsoft WinRM Client\r\n";
+        Self {
+            connection: Connection::new(host, headers),
+            sent: 0,
         }
     }
 
@@ -106,7 +71,7 @@ impl Session {
              </w:OptionSet><w:OperationTimeout>PT60.000S</w:OperationTimeout></s:Header>\
              <s:Body>{body}</s:Body></s:Envelope>"
         );
-        let (status, reply) = self.post(&envelope);
+        let (status, reply) = self.connection.post(&envelope);
         assert_eq!(status, 200, "{envelope}\n{reply}");
         let relates = format!("<a:RelatesTo>{id}</a:RelatesTo>");
         assert!(reply.contains(&relates), "{reply}");
@@ -161,14 +126,6 @@ impl Session {
     }
 }
 
-fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
-    let at = text
-        .find(from)
-        .unwrap_or_else(|| panic!("no {from} in {text}"))
-        + from.len();
-    &text[at..at + text[at..].find(to).unwrap()]
-}
-
 /// The content of an endpoint reference, as both sides write it.
 fn reference(class: &str, key: &str, value: &str) -> String {
     format!(
@@ -200,7 +157,7 @@ fn a_session_of_cim_cmdlets_does_the_main_job() {
     let identify = "<s:Envelope xmlns:s=\"http://www.w3.org/2003/05/soap-envelope\" \
         xmlns:wsmid=\"http://schemas.dmtf.org/wbem/wsman/identity/1/wsmanidentity.xsd\">\
         <s:Header/><s:Body><wsmid:Identify/></s:Body></s:Envelope>";
-    let (status, reply) = session.post(identify);
+    let (status, reply) = session.connection.post(identify);
     assert_eq!(status, 200);
     assert!(reply.contains("<wsmid:ProductVendor>Isochron<"), "{reply}");
 

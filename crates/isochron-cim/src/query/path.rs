@@ -157,6 +157,11 @@ impl PropertyPath {
                         Found::Value(Value::Reference(path)) => system.of(&path.class, Some(path)),
                         _ => None,
                     };
+                    let here = || scope.tree.host().map(str::to_owned);
+                    let text = match system {
+                        System::Server => text.or_else(here),
+                        _ => text,
+                    };
                     text.map_or(Found::Nothing, Found::Text)
                 }
                 Step::Property {

@@ -12,7 +12,10 @@ use crate::{
 
 /// Some classes, each with all that derive from it, as a server has them.
 #[derive(Clone, Debug, Default)]
-pub struct Subclasses(HashMap<Name, HashSet<Name>>);
+pub struct Subclasses {
+    below: HashMap<Name, HashSet<Name>>,
+    host: Option<String>,
+}
 
 impl Subclasses {
     /// Asks the server who derives from these classes. One that it does not have
@@ -39,7 +42,8 @@ impl Subclasses {
             let below = below.into_iter().map(|class| class.name).collect();
             all.insert((*class).clone(), below);
         }
-        Ok(Self(all))
+        let (below, host) = (all, server.host());
+        Ok(Self { below, host })
     }
 }
 
@@ -47,9 +51,13 @@ impl ClassTree for Subclasses {
     fn is_a(&self, class: &Name, ancestor: &Name) -> bool {
         class == ancestor
             || self
-                .0
+                .below
                 .get(ancestor)
                 .is_some_and(|below| below.contains(class))
+    }
+
+    fn host(&self) -> Option<&str> {
+        self.host.as_deref()
     }
 }
 

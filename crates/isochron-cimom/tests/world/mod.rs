@@ -6,6 +6,7 @@
 
 pub mod listener;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct World {
     records: Arc<MemoryRecords>,
     limits: Limits,
     delivery: Delivery,
+    /// Where this host is described, if it is: from the next restart on.
+    pub root: Option<PathBuf>,
     server: Option<Arc<ObjectManager>>,
     _state: tempfile::TempDir,
     engine: Engine,
@@ -47,9 +50,11 @@ async fn open(
     records: &Arc<MemoryRecords>,
     limits: Limits,
     delivery: Delivery,
+    root: Option<PathBuf>,
 ) -> Arc<ObjectManager> {
     let decode = |_: &str| Err(CimError::invalid_parameter("no text is read here"));
-    let provider = HypervServer::new(engine.clone(), Arc::new(decode), "host.example").unwrap();
+    let provider = HypervServer::new(engine.clone(), Arc::new(decode), "host.example", root);
+    let provider = provider.unwrap();
     let indications = IndicationOptions {
         listeners: Arc::new(listener::CimXml),
         delivery,
@@ -80,11 +85,12 @@ impl World {
         );
         let engine = engine.await.unwrap();
         let records = Arc::new(MemoryRecords::default());
-        let server = Some(open(&engine, &records, limits, delivery).await);
+        let server = Some(open(&engine, &records, limits, delivery, None).await);
         Self {
             records,
             limits,
             delivery,
+            root: None,
             server,
             _state: state,
             engine,
@@ -95,7 +101,15 @@ impl World {
     pub async fn restart(&mut self) {
         // The old one is gone before the new one begins, if no client is left.
         self.server = None;
-        let server = open(&self.engine, &self.records, self.limits, self.delivery).await;
+        let root = self.root.clone();
+        let server = open(
+            &self.engine,
+            &self.records,
+            self.limits,
+            self.delivery,
+            root,
+        );
+        let server = server.await;
         self.server = Some(server);
     }
 

@@ -1,6 +1,7 @@
 //! A server over an engine over the simulator, and a client that calls it as a
 //! protocol would.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -66,7 +67,16 @@ fn decoder() -> Decode {
 
 impl Client {
     pub fn new(engine: Engine, namespace: &str) -> Self {
-        let server = HypervServer::new(engine, decoder(), HOST).unwrap();
+        Self::on_host(engine, namespace, None)
+    }
+
+    /// To a server on a host that the files below a directory describe.
+    pub fn described(engine: Engine, namespace: &str, root: &Path) -> Self {
+        Self::on_host(engine, namespace, Some(root.to_owned()))
+    }
+
+    fn on_host(engine: Engine, namespace: &str, root: Option<PathBuf>) -> Self {
+        let server = HypervServer::new(engine, decoder(), HOST, root).unwrap();
         let cx = RequestContext {
             namespace: namespace.to_owned(),
             principal: Principal::anonymous(Role::Administrator),

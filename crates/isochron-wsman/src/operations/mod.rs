@@ -9,11 +9,13 @@ mod identify;
 mod invoke;
 mod transfer;
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt;
 use isochron_cim::{
-    CimError, CimServer, Class, EnumerationLimits, Enumerations, ObjectPath, Principal,
+    CimError, CimServer, Class, EnumerationLimits, Enumerations, Instance, ObjectPath, Principal,
     RequestContext, Status,
 };
 use isochron_net::Authenticator;
@@ -22,7 +24,7 @@ use isochron_net::outgoing::Outgoing;
 use crate::http::Config;
 use crate::names::{ENUMERATION, EVENTING, TRANSFER};
 use crate::resource::{Resource, ResourceKind};
-use crate::soap::{Fault, Kind, Request, close_envelope, open_envelope};
+use crate::soap::{Fault, Kind, Request, Selector, SelectorValue, close_envelope, open_envelope};
 use crate::values::{Decoder, Encoder};
 
 use enumerate::Shape;
@@ -278,26 +280,37 @@ impl Operation {
         }
     }
 
-    /// The instance that the request is for. Of a class that has one instance alone, it
-    /// need not be selected.
+    /// The instance that the request is for. Keys of text that are not selected are those
+    /// of the only instance that has the rest: of a class that has one alone, none need be.
     async fn target(&self, cx: &RequestContext, class: &Class) -> Result<ObjectPath, Fault> {
         let selectors = &self.request.header.selectors;
-        let decoder = self.decoder(cx);
-        let keys = selectors.0.iter().filter(|selector| {
+        let given = selectors.0.iter().filter(|selector| {
             let namespace = crate::resource::NAMESPACE_SELECTOR;
             !selector.name.eq_ignore_ascii_case(namespace)
         });
-        if keys.count() == 0 && class.keys().next().is_some() {
-            use futures::TryStreamExt;
-            let mut found = self.server.enumerate_instances(cx, &class.name).await?;
-            let first = found.try_next().await?;
-            if let (Some(one), None) = (first, found.try_next().await?) {
+        let given: Vec<&Selector> = given.collect();
+        let is_key = |selector: &&Selector| class.keys().any(|key| key.is(&selector.name));
+        if given.len() < class.keys().count() && given.iter().all(is_key) {
+            let found = self.server.enumerate_instances(cx, &class.name).await?;
+            let fits = |instance: &Instance| instance.path.as_ref().is_some_and(|p| fit(&given, p));
+            let mut found = found.try_filter(|instance| ready(fits(instance)));
+            if let (Some(one), None) = (found.try_next().await?, found.try_next().await?) {
                 let pathless = || Fault::new(Kind::INTERNAL_ERROR, "an instance has no path");
                 return one.path.ok_or_else(pathless);
             }
         }
-        decoder.path(class, selectors).await
+        self.decoder(cx).path(class, selectors).await
     }
+}
+
+/// Whether a path has the keys that these selectors select.
+fn fit(selectors: &[&Selector], path: &ObjectPath) -> bool {
+    selectors.iter().all(|selector| match &selector.value {
+        SelectorValue::Text(text) => path
+            .key_str(&selector.name)
+            .is_some_and(|key| key.eq_ignore_ascii_case(text)),
+        SelectorValue::Reference(_) => false,
+    })
 }
 
 fn not_there(action: &str) -> Fault {

@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 #![allow(dead_code, reason = "every test uses its part")]
 
+pub mod soap;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt;
