@@ -297,6 +297,35 @@ fn an_export_is_measured_beside_qemu_img() {
 }
 
 #[test]
+fn a_ws_management_server_is_asked_and_its_goal_told() {
+    let temporary = directory();
+    let found = bench(&temporary, "wsman --connections 1,2 --seconds 1");
+    assert_eq!(found["floor"], "Identify");
+    let rates = found["rates"].as_array().unwrap();
+    for connections in [1, 2] {
+        for operation in ["Identify", "Get, service", "Enumerate, systems"] {
+            let mut of = rates.iter().filter(|rate| {
+                rate["operation"] == operation && rate["connections"] == connections
+            });
+            let rate = of.next().unwrap_or_else(|| panic!("{operation}: {found}"));
+            assert!(rate["per_second"].as_f64().unwrap() > 0.0, "{rate}");
+        }
+    }
+    let goal = &found["goal"];
+    assert_eq!(goal["operation"], "Get, service");
+    let single = rates
+        .iter()
+        .find(|rate| rate["operation"] == "Get, service");
+    let ratio = single.unwrap()["per_second"].as_f64().unwrap() / 22.0;
+    assert!(
+        (goal["ratio"].as_f64().unwrap() - ratio).abs() < 1e-6,
+        "{goal}"
+    );
+    assert_eq!(goal["reached"], ratio >= 10.0, "{goal}");
+    assert_eq!(files(temporary.path()), [""; 0]);
+}
+
+#[test]
 fn a_soak_finds_everything_as_it_was() {
     let temporary = directory();
     let found = bench(&temporary, "soak --minutes 1 --rings 2 --seed 3");

@@ -33,6 +33,9 @@ Examples:
 Without --url it starts a daemon of its own. With it, the user must be an
 administrator: a namespace is created, and removed at the end.";
 
+/// What all else is compared with: a request that HTTP refuses.
+const FLOOR: &str = "HTTP floor";
+
 /// What to measure.
 #[derive(Args, Debug)]
 pub struct CimOptions {
@@ -137,7 +140,7 @@ async fn ask(
     let service = client::first_path(&service).context("the server has no snapshot service")?;
     let instances = options.instances;
     let operations: [(&'static str, Vec<Request>); 5] = [
-        (report::FLOOR, vec![Request::refused()]),
+        (FLOOR, vec![Request::refused()]),
         (
             "GetInstance, 1 kB",
             (0..64)
@@ -162,7 +165,12 @@ async fn ask(
         let mut connection = Connection::to(target).await?;
         listings.push(list(&mut connection, namespace, kind, instances, process).await?);
     }
-    Ok(Report { rates, listings })
+    Ok(Report {
+        floor: FLOOR,
+        rates,
+        listings,
+        goal: None,
+    })
 }
 
 /// How the instances of a class are asked for.

@@ -1,10 +1,10 @@
 //! `isochron bench wsman`: how many requests of WS-Management a server answers over
 //! connections that are kept, each asking for the next when it has its answer.
 //!
-//! A server whose replies leave in two segments answers some twenty a second: its second
-//! one waits for an acknowledgement that the client delays. Identify, which reads no CIM,
-//! is the floor. Every answer is read to its end, must be one without a fault, and must
-//! relate to its question.
+//! A server whose replies leave in two segments answers 22 a second: its second one waits
+//! for an acknowledgement that the client delays. Ten times that is the goal. Identify,
+//! which reads no CIM, is the floor. Every answer is read to its end, must be one without
+//! a fault, and must relate to its question.
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 
 use super::asking::{Ask, Asking, Connection, Target};
-use super::cim::report::{FLOOR, Report};
+use super::cim::report::{Goal, Report};
 use crate::exit::Failure;
 use crate::stage::{self, Stage};
 
@@ -23,6 +23,15 @@ Examples:
   isochron bench wsman --url http://127.0.0.1:5985/wsman --user ada   # asks ISOCHRON_PASSWORD
 
 Without --url it starts a daemon of its own.";
+
+/// What all else is compared with.
+const FLOOR: &str = "Identify";
+/// What the goal is about.
+const GET: &str = "Get, service";
+/// What an existing server answers in a second over one connection, and how many
+/// times as much is the goal.
+const OTHER_PER_SECOND: f64 = 22.0;
+const TIMES: f64 = 10.0;
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -121,7 +130,7 @@ async fn ask(options: &WsmanOptions, target: &Target) -> Result<Report> {
     let operations = [
         (FLOOR, Request::identify()),
         (
-            "Get, service",
+            GET,
             Request::of(
                 &format!("{TRANSFER}/Get"),
                 "Msvm_CollectionSnapshotService",
@@ -140,6 +149,10 @@ async fn ask(options: &WsmanOptions, target: &Target) -> Result<Report> {
         ),
     ];
     let rates = options.asking.rates(target, &operations).await?;
-    let listings = Vec::new();
-    Ok(Report { rates, listings })
+    Ok(Report {
+        floor: FLOOR,
+        goal: Goal::of(&rates, GET, TIMES, OTHER_PER_SECOND),
+        listings: Vec::new(),
+        rates,
+    })
 }

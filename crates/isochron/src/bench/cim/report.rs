@@ -1,4 +1,4 @@
-//! What `isochron bench cim` found, as tables or as JSON.
+//! What `isochron bench cim` and `isochron bench wsman` found, as tables or as JSON.
 
 use std::time::Duration;
 
@@ -8,14 +8,67 @@ use serde::Serialize;
 use crate::exit::Failure;
 use crate::output::{self, Table};
 
-/// The operation that all others are compared with.
-pub const FLOOR: &str = "HTTP floor";
-
 /// All that was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// The operation that all others are compared with: it reads no CIM.
+    pub floor: &'static str,
     pub rates: Vec<Rate>,
     pub listings: Vec<Listing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<Goal>,
+}
+
+/// How many times as fast as another server an operation is meant to be, over one
+/// connection, and is.
+#[derive(Debug, Serialize)]
+pub struct Goal {
+    pub operation: &'static str,
+    /// What the other one answers in a second.
+    pub other_per_second: f64,
+    /// At least so many times as many are meant to be answered.
+    pub times: f64,
+    /// So many times as many are.
+    pub ratio: f64,
+    pub reached: bool,
+}
+
+impl Goal {
+    /// Whether an operation among the rates is so many times as fast as another
+    /// server's; `None` where it was not measured over one connection.
+    pub fn of(
+        rates: &[Rate],
+        operation: &'static str,
+        times: f64,
+        other_per_second: f64,
+    ) -> Option<Self> {
+        let mut single = rates.iter().filter(|rate| rate.connections == 1);
+        let rate = single.find(|rate| rate.operation == operation)?;
+        let ratio = rate.per_second / other_per_second;
+        Some(Self {
+            operation,
+            other_per_second,
+            times,
+            ratio,
+            reached: ratio >= times,
+        })
+    }
+
+    fn told(&self) -> String {
+        format!(
+            "Goal: {} over one connection {:.0} times as often as an existing server's {:.0} a \
+             second. It is {:.1} times: {}.\n",
+            self.operation,
+            self.times,
+            self.other_per_second,
+            self.ratio,
+            if self.reached {
+                "reached"
+            } else {
+                "not reached"
+            },
+        )
+    }
 }
 
 /// One operation with one number of connections.
@@ -90,7 +143,8 @@ impl Report {
             let floor = self
                 .rates
                 .iter()
-                .find(|floor| floor.operation == FLOOR && floor.connections == rate.connections);
+                .filter(|floor| floor.operation == self.floor)
+                .find(|floor| floor.connections == rate.connections);
             rates.row([
                 rate.operation.to_owned(),
                 rate.connections.to_string(),
@@ -126,7 +180,9 @@ impl Report {
         };
         output::text(&format!(
             "{rates}{listings}\nMilliseconds; client and server share this machine's cores; \
-             {build}.\nOF FLOOR compares with requests that read no CIM, in this run.{memory}\n"
+             {build}.\nOF FLOOR compares with {}, which reads no CIM, in this run.{memory}\n{}",
+            self.floor,
+            self.goal.as_ref().map_or_else(String::new, Goal::told),
         ))
     }
 }
@@ -176,6 +232,21 @@ mod tests {
             (50.0, 101, 199, 200)
         );
         assert!(Rate::of("x", 2, vec![], Duration::from_secs(4)).is_none());
+    }
+
+    #[test]
+    fn a_goal_is_reached_over_one_connection_or_not() {
+        let rate = |connections, count| {
+            let latencies = vec![Duration::from_micros(1); count];
+            Rate::of("Get", connections, latencies, Duration::from_secs(1)).unwrap()
+        };
+        let goal = |rates: &[Rate]| Goal::of(rates, "Get", 10.0, 22.0);
+        let reached = goal(&[rate(8, 1), rate(1, 220)]).unwrap();
+        assert!(reached.reached && reached.ratio == 10.0);
+        assert!(reached.told().ends_with("10.0 times: reached.\n"));
+        let missed = goal(&[rate(8, 1000), rate(1, 219)]).unwrap();
+        assert!(missed.told().ends_with("not reached.\n"));
+        assert!(goal(&[rate(8, 1000)]).is_none());
     }
 
     #[test]
