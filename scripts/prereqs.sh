@@ -32,6 +32,8 @@ look() {
     have wbemcli || need sblim-wbemcli "a CIM client that the tests drive the daemon with"
     python3 -c 'import venv, ensurepip' 2> /dev/null ||
         need python3-venv "environment for pywbem, the tests' other CIM client"
+    have node || need nodejs "runs the tests' client of WS-Management that is Intel's"
+    have npm || need npm "fetches that client"
     # A static library: the guest program is linked without shared ones.
     { have cc && have make && [ -n "$(cc -print-file-name=libc.a | grep / || true)" ]; } ||
         need build-essential "compiles the embedded database and links the guest program"

@@ -60,12 +60,45 @@ pub fn pywbem_sources() -> Result<PathBuf> {
 /// # Errors
 /// When it is not installed.
 pub fn wbemcli() -> Result<PathBuf> {
+    on_path("wbemcli").context("wbemcli is not installed: the package is sblim-wbemcli")
+}
+
+/// Node.js.
+///
+/// # Errors
+/// When it is not installed.
+pub fn node() -> Result<PathBuf> {
+    on_path("node").context("node is not installed: the package is nodejs")
+}
+
+/// Where Node.js finds Intel's generator of WS-Management messages: in
+/// `target/npm`, where `make venv` puts it.
+///
+/// # Errors
+/// When it is not there.
+pub fn node_modules() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/npm/node_modules");
+    path.canonicalize().with_context(|| {
+        format!(
+            "{} is missing: run `make venv` in the source tree",
+            path.display()
+        )
+    })
+}
+
+/// A Python interpreter that can `import wsmanio`: in `target/wsmanio`, where
+/// `make venv` puts it if there is a Python that is new enough.
+pub fn wsmanio() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wsmanio/bin/python");
+    path.exists().then_some(path)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
     env::var_os("PATH")
         .iter()
         .flat_map(env::split_paths)
-        .map(|dir| dir.join("wbemcli"))
+        .map(|dir| dir.join(program))
         .find(|path| path.is_file())
-        .context("wbemcli is not installed: the package is sblim-wbemcli")
 }
 
 #[cfg(test)]

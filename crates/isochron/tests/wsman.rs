@@ -1,11 +1,13 @@
-//! WS-Management by a client that others wrote, against the daemon and real guests: the
-//! scripts in tests/py make the calls, here the guests and their files are looked at.
+//! WS-Management by clients that others wrote, against the daemon and real guests: the
+//! scripts in tests/py and tests/js make the calls, here the guests and their files are
+//! looked at.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 
 mod common;
 
 use common::{Host, LIMIT, one_instant};
+use isochron_lab::clients;
 use isochron_lab::disk::{self, Format};
 use isochron_lab::kit::Kit;
 use isochron_lab::ring::{Options, Ring};
@@ -91,5 +93,61 @@ fn pypsrp_is_told_of_a_snapshots_job_where_it_asked_to_be() {
     host.json(&["collection", "create", "shop", "web"]);
     let connection = connection(&host, "https", "basic", "ada").to_string();
     host.python("wsman_push.py", &["shop", &connection]);
+    host.close();
+}
+
+#[test]
+fn other_clients_take_apply_and_destroy_snapshots_of_a_ring() {
+    let host = Host::closed("cimxml_https = \"off\"\nwsman_https = \"off\"\n", &[]);
+    host.add_user("ada", "operator", PASSWORD);
+    let directory = host.directory("ring");
+    let ring = Ring::create(&Kit::load().unwrap(), &directory, &Options::default()).unwrap();
+    host.start_ring(&ring);
+    host.json(&["collection", "create", "shop", "ring-0", "ring-1", "ring-2"]);
+    let files = host.files();
+    let endpoint = format!("http://localhost:{}/wsman", port(&host, "http"));
+    let at = [endpoint.as_str(), "ada", PASSWORD];
+
+    let taken = host.node("messages.js", &[&["take", "shop"], &at[..]].concat());
+    let taken = taken.as_str().unwrap();
+    one_instant(&ring.members, &host.json(&["snapshot", "show", taken]));
+    host.node("messages.js", &[&["finish", taken], &at[..]].concat());
+    ring.wait_progress(5, LIMIT).unwrap();
+    host.files_become(&files);
+
+    match clients::wsmanio() {
+        Some(python) => {
+            let words = [&["shop"], &at[..]].concat();
+            host.python_of(&python, "wsmanio_snapshots.py", &words);
+            ring.wait_progress(5, LIMIT).unwrap();
+            host.files_become(&files);
+        }
+        None => eprintln!("SKIPPED: there is no Python 3.12 or later for wsmanio"),
+    }
+    host.close();
+}
+
+/// Intel's generator makes messages for computers with its own classes. What is not here
+/// is said so; nothing is taken for damaged.
+#[test]
+fn every_message_of_intels_generator_is_read() {
+    let host = Host::closed("cimxml_https = \"off\"\nwsman_https = \"off\"\n", &[]);
+    host.add_user("ada", "operator", PASSWORD);
+    let endpoint = format!("http://localhost:{}/wsman", port(&host, "http"));
+    let answers = host.node("messages.js", &["all", &endpoint, "ada", PASSWORD]);
+    let answers = answers.as_object().unwrap();
+    let count: u64 = answers.values().filter_map(Value::as_u64).sum();
+    assert!(count > 200, "{answers:?}");
+    let known = [
+        "DestinationUnreachable",
+        "InvalidEnumerationContext",
+        "InvalidSelectors",
+        "Enumerate",
+    ];
+    let others: Vec<_> = answers
+        .keys()
+        .filter(|a| !known.contains(&a.as_str()))
+        .collect();
+    assert!(others.is_empty(), "{answers:?}");
     host.close();
 }

@@ -201,12 +201,35 @@ impl Host {
     /// Runs a script of tests/py with the server's address and these arguments;
     /// what it prints last, as JSON.
     pub fn python(&self, script: &str, arguments: &[&str]) -> Value {
-        let output = self.script(script, arguments);
+        self.python_of(&clients::python().unwrap(), script, arguments)
+    }
+
+    /// The same with another Python.
+    pub fn python_of(&self, python: &Path, script: &str, arguments: &[&str]) -> Value {
+        let output = self.script(python, script, arguments);
+        self.printed(&format!("{script} {arguments:?}"), &output)
+    }
+
+    /// Runs a script of tests/js with these arguments; what it prints last, as JSON.
+    pub fn node(&self, script: &str, arguments: &[&str]) -> Value {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js");
+        let output = Command::new(clients::node().unwrap())
+            .arg(scripts.join(script))
+            .args(arguments)
+            .env("NODE_PATH", clients::node_modules().unwrap())
+            .env(MARK, self.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        self.printed(&format!("{script} {arguments:?}"), &output)
+    }
+
+    fn printed(&self, what: &str, output: &Output) -> Value {
         let printed = String::from_utf8_lossy(&output.stdout);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "{script} {arguments:?}: {printed}\n{said}\n{}",
+            "{what}: {printed}\n{said}\n{}",
             self.log()
         );
         serde_json::from_str(printed.lines().last().unwrap_or("null")).unwrap()
@@ -214,15 +237,15 @@ impl Host {
 
     /// What a script says on standard error that must fail.
     pub fn python_fails(&self, script: &str, arguments: &[&str]) -> String {
-        let output = self.script(script, arguments);
+        let output = self.script(&clients::python().unwrap(), script, arguments);
         assert!(!output.status.success(), "{script} {arguments:?} succeeded");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn script(&self, script: &str, arguments: &[&str]) -> Output {
+    fn script(&self, python: &Path, script: &str, arguments: &[&str]) -> Output {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/py");
         // -B: no compiled files in the source tree.
-        Command::new(clients::python().unwrap())
+        Command::new(python)
             .arg("-B")
             .arg(scripts.join(script))
             .arg(&self.cimxml)
