@@ -29,7 +29,11 @@ look() {
     have zstd || need zstd "unpacks kernel modules"
     have xz || need xz-utils "unpacks kernel modules"
     have gzip || need gzip "unpacks kernel modules"
-    have wbemcli || need sblim-wbemcli "a CIM client that the tests drive the daemon with"
+    { have krb5kdc && have kdb5_util; } || need krb5-kdc "issues the Kerberos tickets of a test"
+have kadmin.local || need krb5-admin-server "makes the users of that"
+have kinit || need krb5-user "gets their tickets"
+have curl || need curl "a client that logs in by them"
+have wbemcli || need sblim-wbemcli "a CIM client that the tests drive the daemon with"
     python3 -c 'import venv, ensurepip' 2> /dev/null ||
         need python3-venv "environment for pywbem, the tests' other CIM client"
     have node || need nodejs "runs the tests' client of WS-Management that is Intel's"

@@ -1,7 +1,7 @@
 //! Decides who the sender of a request is: by Basic credentials (RFC 7617) of one of
-//! our users, by a proof that NTLM brings of a user who is allowed that, else by the
-//! certificate that the connection showed, else nobody in
-//! particular, where the configuration gives nobody a role.
+//! our users, by a proof that NTLM brings of a user who is allowed that, by a Kerberos
+//! ticket that was accepted, else by the certificate that the connection showed, else
+//! nobody in particular, where the configuration gives nobody a role.
 //!
 //! Credentials that are sent have to be right, also where none are needed. A password
 //! is verified once for all requests that bring it at the same time, in a task of its
@@ -38,6 +38,8 @@ pub struct LoginConfig {
     /// The users whom common names of client certificates mean, where they are not the
     /// names themselves.
     pub certificates: BTreeMap<String, String>,
+    /// The users whom Kerberos principals mean, by their names with the realm.
+    pub principals: BTreeMap<String, String>,
 }
 
 /// Decides who the sender of a request is.
@@ -87,6 +89,28 @@ impl Logins {
             pending: Mutex::default(),
             nobody,
         })))
+    }
+
+    /// The user whose Kerberos ticket was accepted.
+    ///
+    /// # Errors
+    /// The principal is no user's.
+    pub fn by_principal(&self, name: &str, peer: &Peer) -> Result<Principal, Denied> {
+        let inner = &self.0;
+        let user = inner.config.principals.get(name);
+        let Some(user) = user.and_then(|user| inner.users.get(user)) else {
+            let why = "the Kerberos principal is no user's";
+            inner.audit.refused(Some(name), peer, why);
+            return Err(Denied::Unknown);
+        };
+        inner.audit.came(&user, peer);
+        Ok(principal(&user, peer))
+    }
+
+    /// A Kerberos ticket was not accepted.
+    pub fn refused_ticket(&self, why: &str, peer: &Peer) -> Denied {
+        self.0.audit.refused(None, peer, why);
+        Denied::Unknown
     }
 }
 

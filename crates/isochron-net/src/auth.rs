@@ -82,6 +82,17 @@ pub trait ProofAuthenticator: Send + Sync + 'static {
     fn proved(&self, proof: &dyn Proof, peer: &Peer) -> Result<Principal, Denied>;
 }
 
+/// Decides who the sender of a Kerberos ticket is.
+#[async_trait]
+pub trait TicketAuthenticator: Send + Sync + 'static {
+    /// The caller whose ticket the token brings, as GSS-API frames it, and the token that
+    /// goes back to them.
+    ///
+    /// # Errors
+    /// Whoever it is, they are not let in.
+    async fn ticket(&self, token: Vec<u8>, peer: &Peer) -> Result<(Principal, Vec<u8>), Denied>;
+}
+
 /// Lets everyone in as [`Principal::anonymous`] administrators, whatever credentials
 /// they send: for tests, and servers that nobody but their owner reaches.
 #[derive(Clone, Copy, Debug, Default)]

@@ -22,8 +22,8 @@ mod tls;
 mod trust;
 
 pub use auth::{
-    AllowAll, Authenticator, Denied, Proof, ProofAuthenticator, basic_authorization,
-    basic_credentials,
+    AllowAll, Authenticator, Denied, Proof, ProofAuthenticator, TicketAuthenticator,
+    basic_authorization, basic_credentials,
 };
 pub use listener::{Arrival, Connection, Listener, Peer};
 pub use places::{Busy, Limits, Place, one_peer};

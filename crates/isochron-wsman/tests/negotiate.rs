@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use common::ntlm::{self, Session};
 use common::{Running, TRANSFER, WMI, envelope};
 use isochron_cim::{Principal, Role};
-use isochron_net::{Authenticator, Denied, Peer, Proof, ProofAuthenticator};
+use isochron_net::{Authenticator, Denied, Peer, Proof, ProofAuthenticator, TicketAuthenticator};
 use isochron_wsman::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -331,5 +331,49 @@ async fn no_message_that_was_changed_or_taken_before_gets_in() {
     let before = reached(&server);
     let reply = other.send(&[content_type(&kind)], &frame).await;
     assert_eq!((reply.status, reached(&server)), (401, before));
+    server.stop().await;
+}
+
+/// The beginning of SPNEGO that brings a Kerberos ticket.
+const TICKET: &[u8] = b"\x60\x1d\x06\x06\x2b\x06\x01\x05\x05\x02\xa0\x13\x30\x11\xa0\x0d\x30\x0b\
+    \x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\xa2\x00";
+
+#[async_trait::async_trait]
+impl TicketAuthenticator for OnlyAda {
+    async fn ticket(&self, token: Vec<u8>, _: &Peer) -> Result<(Principal, Vec<u8>), Denied> {
+        assert_eq!(token, TICKET);
+        Ok((
+            Principal::user("ada", Role::Administrator),
+            b"taken".to_vec(),
+        ))
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_is_not_enough_where_others_can_put_requests_in() {
+    let ada = Arc::new(OnlyAda::default());
+    let server = Running::start(Config {
+        authenticator: ada.clone(),
+        negotiate: Some(ada.clone()),
+        tickets: Some(ada),
+        ..Config::default()
+    })
+    .await;
+    let mut line = Line::to(&server).await;
+    let reply = line.token(TICKET).await;
+    assert_eq!(
+        (reply.status, reply.token()),
+        (200, Some(b"taken".to_vec()))
+    );
+    // Without TLS, and not encrypted.
+    let get = envelope(&format!("{TRANSFER}/Get"), &format!("{WMI}/T_Only"), "", "");
+    let kind = "Content-Type: application/soap+xml".to_owned();
+    let headers = [kind, authorization(TICKET)];
+    let reply = line.send(&headers, get.as_bytes()).await;
+    assert_eq!(reply.status, 403);
+    // Whoever is gone is not logged in any more.
+    let reply = line.send(&headers[..1], get.as_bytes()).await;
+    assert_eq!(reply.status, 401);
+    assert_eq!(server.server.reached.load(Ordering::SeqCst), 0);
     server.stop().await;
 }

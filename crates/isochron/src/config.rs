@@ -25,6 +25,12 @@
 //! [tls.users]                             # users by their certificates' names
 //! "Build Agent" = "ci"
 //!
+//! [kerberos]
+//! keytab = "/etc/.../http.keytab"         # whose tickets WS-Management takes
+//!
+//! [kerberos.users]                        # users by their principals
+//! "ada@EXAMPLE.ORG" = "ada"
+//!
 //! [paths]
 //! roots = ["/srv/images"]                 # where clients' paths may lead
 //!
@@ -97,6 +103,7 @@ pub struct Config {
     pub audit_log: PathBuf,
     pub listen: Listen,
     pub tls: Tls,
+    pub kerberos: Kerberos,
     pub paths: Paths,
     pub limits: Limits,
     pub deadlines: Times,
@@ -147,6 +154,16 @@ pub struct Tls {
     /// The host names and addresses in the certificate that is made.
     pub names: Vec<String>,
     /// The users of client certificates, by common name, where it is not the user's.
+    pub users: BTreeMap<String, String>,
+}
+
+/// Logins by Kerberos, of WS-Management.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kerberos {
+    /// The keys of the service `HTTP/HOST`; none, and no ticket is taken.
+    pub keytab: Option<PathBuf>,
+    /// The users of principals, by their names with the realm.
     pub users: BTreeMap<String, String>,
 }
 
@@ -291,6 +308,10 @@ impl Config {
                 client_ca: path(tls.client_ca),
                 names: tls.names.unwrap_or_else(names),
                 users: tls.users,
+            },
+            kerberos: Kerberos {
+                keytab: path(file.kerberos.keytab),
+                users: file.kerberos.users,
             },
             paths: Paths {
                 roots: file

@@ -18,7 +18,8 @@ use isochron_engine::ports::Store;
 use isochron_hyperv::HypervServer;
 use isochron_net::outgoing::Outgoing;
 use isochron_net::{
-    Authenticator, Files, Limits, Listener, ProofAuthenticator, Tls, make_self_signed,
+    Authenticator, Files, Limits, Listener, ProofAuthenticator, TicketAuthenticator, Tls,
+    make_self_signed,
 };
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -28,6 +29,7 @@ use crate::config::{Address, Config, SOCKET_GROUP, host_name};
 use crate::exit::Failure;
 use crate::listeners::CimXmlListeners;
 use crate::records::StoredRecords;
+use crate::tickets::Tickets;
 
 /// What is behind the faces.
 pub struct Behind {
@@ -104,9 +106,12 @@ pub async fn serve(
     let logins = LoginConfig {
         anonymous: config.listen.anonymous.0,
         certificates: config.tls.users.clone(),
+        principals: config.kerberos.users.clone(),
     };
     let logins = Logins::new(users.clone(), logins, audit.clone());
     let logins = Arc::new(logins.await.map_err(Failure::failed)?);
+    let tickets = Tickets::open(config, logins.clone()).await?;
+    let tickets = tickets.map(|tickets| Arc::new(tickets) as Arc<dyn TicketAuthenticator>);
     let proofs: Arc<dyn ProofAuthenticator> = logins.clone();
     let logins: Arc<dyn Authenticator> = logins;
 
@@ -147,6 +152,7 @@ pub async fn serve(
                 listener,
                 isochron_wsman::Config {
                     negotiate: Some(proofs.clone()),
+                    tickets: tickets.clone(),
                     ..wsman_config(config, &logins)
                 },
             );

@@ -15,6 +15,7 @@ mod output;
 mod records;
 mod serve;
 mod stage;
+mod tickets;
 mod trace;
 
 use std::process::ExitCode;

@@ -282,6 +282,7 @@ async fn certificates_and_nobody_in_particular() {
     let config = LoginConfig {
         anonymous: Some(Role::Reader),
         certificates: BTreeMap::from([("Build Agent".into(), "ci".into())]),
+        principals: BTreeMap::from([("db/host@REALM".into(), "ci".into())]),
     };
     let scene = Scene::new(config).await;
     scene.add("ci", Role::Operator).await;
@@ -290,6 +291,11 @@ async fn certificates_and_nobody_in_particular() {
         certificate: Some(name.into()),
         ..peer(7)
     };
+    let of = |name: &str| scene.logins.by_principal(name, &peer(7));
+    assert_eq!(of("db/host@REALM").unwrap().name.as_deref(), Some("ci"));
+    for nobodys in ["db/host@OTHER", "ci", "ada@REALM"] {
+        assert!(of(nobodys).is_err(), "{nobodys}");
+    }
     for (name, user) in [
         ("Build Agent", Some("ci")),
         ("ada", Some("ada")),

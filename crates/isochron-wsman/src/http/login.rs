@@ -2,21 +2,24 @@
 //!
 //! Basic, a certificate, or nobody in particular are the [`Authenticator`]'s business and
 //! leave nothing. Negotiate logs a connection in: its further requests bring no header,
-//! and are of whoever proved who they are on it, as long as their password is the same.
+//! and are of whoever proved who they are on it, as long as their password is the same,
+//! or, where that was a Kerberos ticket, as long as they are a user.
 //! Without TLS, such requests are encrypted, or are refused: else whoever is on the way
 //! could put in requests of their own.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use isochron_cim::Principal;
-use isochron_net::{Denied, Peer, Proof, ProofAuthenticator};
+use isochron_net::{Denied, Peer, Proof, ProofAuthenticator, TicketAuthenticator};
 
 use super::Config;
 use super::refusal::Refusal;
-use crate::negotiate::{Answer, Answered, Handshake, Session, Step};
+use crate::negotiate::{self, Answer, Answered, Handshake, Session, Step};
 
 /// What a connection remembers.
 #[derive(Default)]
@@ -28,9 +31,14 @@ struct State {
     logged_in: Option<LoggedIn>,
 }
 
-struct LoggedIn {
-    proved: Proved,
-    session: Session,
+enum LoggedIn {
+    /// By NTLM.
+    Proof {
+        proved: Proved,
+        session: Box<Session>,
+    },
+    /// By Kerberos.
+    Ticket(Principal),
 }
 
 /// A proof that was brought, and the session key that follows from it if it holds.
@@ -73,7 +81,10 @@ impl Login {
         work: impl FnOnce(&mut Session) -> Result<T, E>,
     ) -> Option<Result<T, E>> {
         let mut state = self.state();
-        let done = work(&mut state.logged_in.as_mut()?.session);
+        let Some(LoggedIn::Proof { session, .. }) = &mut state.logged_in else {
+            return None;
+        };
+        let done = work(session);
         if done.is_err() {
             state.logged_in = None;
         }
@@ -95,13 +106,20 @@ impl Login {
         let said = said.filter(|_| !by_certificate);
         if let Some(authority) = &config.negotiate {
             if let Some((scheme, token)) = said.and_then(token) {
+                if let Some(tickets) = &config.tickets
+                    && let Some(ticket) = negotiate::ticket(token)
+                {
+                    return self
+                        .by_ticket(config, &**tickets, scheme, ticket, peer)
+                        .await;
+                }
                 return self
                     .handshake(config, &**authority, scheme, token, peer)
                     .await;
             }
             if said.is_none()
                 && !by_certificate
-                && let Some(principal) = self.still(&**authority, peer)
+                && let Some(principal) = self.still(config, &**authority, peer)
             {
                 let principal = principal.map_err(|denied| refusal(denied, config))?;
                 return Ok(Caller {
@@ -122,15 +140,45 @@ impl Login {
     /// Who is logged in on the connection, if anybody is.
     fn still(
         &self,
+        config: &Config,
         authority: &dyn ProofAuthenticator,
         peer: &Peer,
     ) -> Option<Result<Principal, Denied>> {
         let mut state = self.state();
-        let principal = authority.proved(&state.logged_in.as_ref()?.proved, peer);
+        let principal = match state.logged_in.as_ref()? {
+            LoggedIn::Proof { proved, .. } => authority.proved(proved, peer),
+            LoggedIn::Ticket(principal) => match config.authenticator.role_now(principal) {
+                Some(role) => Ok(Principal {
+                    role,
+                    ..principal.clone()
+                }),
+                None => Err(Denied::Unknown),
+            },
+        };
         if principal.is_err() {
             state.logged_in = None;
         }
         Some(principal)
+    }
+
+    async fn by_ticket(
+        &self,
+        config: &Config,
+        tickets: &dyn TicketAuthenticator,
+        scheme: &'static str,
+        ticket: Vec<u8>,
+        peer: &Peer,
+    ) -> Result<Caller, Refusal> {
+        *self.state() = State::default();
+        let accepted = tickets.ticket(ticket, peer).await;
+        let (principal, reply) = accepted.map_err(|denied| refusal(denied, config))?;
+        self.state().logged_in = Some(LoggedIn::Ticket(principal.clone()));
+        let token = (!reply.is_empty()).then(|| with_token(scheme, &STANDARD.encode(reply)));
+        Ok(Caller {
+            principal,
+            by_connection: true,
+            token,
+        })
     }
 
     async fn handshake(
@@ -171,7 +219,8 @@ impl Login {
             .get()
             .ok_or_else(|| refusal(Denied::Unknown, config))?;
         let (session, last) = after.establish(key).map_err(refused)?;
-        self.state().logged_in = Some(LoggedIn { proved, session });
+        let session = Box::new(session);
+        self.state().logged_in = Some(LoggedIn::Proof { proved, session });
         Ok(Caller {
             principal,
             by_connection: true,
@@ -190,7 +239,7 @@ fn names_certificate(authorization: &str) -> bool {
 /// The token of a handshake's header, and by which of its names it is called.
 fn token(authorization: &str) -> Option<(&'static str, &str)> {
     let (scheme, token) = authorization.trim().split_once(' ')?;
-    let known = ["Negotiate", "NTLM"];
+    let known = ["Negotiate", "NTLM", "Kerberos"];
     let scheme = known.into_iter().find(|s| s.eq_ignore_ascii_case(scheme))?;
     Some((scheme, token))
 }

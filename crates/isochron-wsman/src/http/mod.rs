@@ -14,7 +14,9 @@ use std::time::Duration;
 use isochron_cim::{CimServer, EnumerationLimits};
 use isochron_cimxml::decode::Limits;
 use isochron_net::outgoing::Outgoing;
-use isochron_net::{AllowAll, Authenticator, Patience, ProofAuthenticator, Protocol};
+use isochron_net::{
+    AllowAll, Authenticator, Patience, ProofAuthenticator, Protocol, TicketAuthenticator,
+};
 
 use crate::operations::Operations;
 use exchange::Service;
@@ -29,6 +31,8 @@ pub struct Config {
     pub authenticator: Arc<dyn Authenticator>,
     /// Who they are that prove it by NTLM; `None`, and Negotiate is not offered.
     pub negotiate: Option<Arc<dyn ProofAuthenticator>>,
+    /// Who they are that bring a Kerberos ticket; `None`, and none is taken.
+    pub tickets: Option<Arc<dyn TicketAuthenticator>>,
     /// What this host is called in NTLM's challenges.
     pub host: String,
     /// The realm that clients show when they ask for a password.
@@ -58,6 +62,7 @@ impl Default for Config {
         Self {
             authenticator: Arc::new(AllowAll),
             negotiate: None,
+            tickets: None,
             host: "localhost".into(),
             realm: "isochron".into(),
             max_body: 4 << 20,

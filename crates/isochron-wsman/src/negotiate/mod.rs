@@ -31,6 +31,16 @@ use spnego::Spnego;
 /// The longest token, in bytes; those of NTLM have some hundred.
 const TOKEN_MAX: usize = 8 * 1024;
 
+/// The longest one that brings a ticket: one with thousands of groups.
+const TICKET_MAX: usize = 88 * 1024;
+
+/// The token of a header, where it brings a Kerberos ticket.
+pub(crate) fn ticket(token: &str) -> Option<Vec<u8>> {
+    let short = token.len() <= TICKET_MAX;
+    let token = short.then(|| STANDARD.decode(token.trim()).ok())??;
+    spnego::brings_ticket(&token).then_some(token)
+}
+
 /// Why a message of a handshake is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NegotiateError {

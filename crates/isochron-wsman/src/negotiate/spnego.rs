@@ -1,4 +1,5 @@
-//! SPNEGO's tokens (RFC 4178), as far as NTLM is what is agreed on.
+//! SPNEGO's tokens (RFC 4178), as far as NTLM is what is agreed on; those that bring a
+//! Kerberos ticket are only told from them.
 
 use super::NegotiateError;
 use super::der::{element, only, take};
@@ -7,6 +8,12 @@ use super::der::{element, only, take};
 const SPNEGO: &[u8] = b"\x2b\x06\x01\x05\x05\x02";
 /// That of NTLM, 1.3.6.1.4.1.311.2.2.10 (MS-SPNG §1.9).
 const NTLM: &[u8] = b"\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a";
+
+/// Those of Kerberos, 1.2.840.113554.1.2.2, and 1.2.840.48018.1.2.2 (MS-SPNG §3.1.5.2).
+const KERBEROS: [&[u8]; 2] = [
+    b"\x2a\x86\x48\x86\xf7\x12\x01\x02\x02",
+    b"\x2a\x86\x48\x82\xf7\x12\x01\x02\x02",
+];
 
 const OID: u8 = 0x06;
 const OCTETS: u8 = 0x04;
@@ -17,6 +24,24 @@ const SEQUENCE: u8 = 0x30;
 const ACCEPT_COMPLETED: u8 = 0;
 const ACCEPT_INCOMPLETE: u8 = 1;
 const REQUEST_MIC: u8 = 3;
+
+/// Whether a client's first token brings a Kerberos ticket (RFC 4121), as it is or as
+/// SPNEGO's first choice.
+pub(super) fn brings_ticket(token: &[u8]) -> bool {
+    let kerberos = |oid: &[u8]| KERBEROS.contains(&oid);
+    let first = || {
+        let mut framed = only(token, 0x60).ok()?;
+        let oid = take(&mut framed).ok().filter(|oid| oid.tag == OID)?;
+        if oid.content != SPNEGO {
+            return Some(kerberos(oid.content));
+        }
+        let mut fields = only(only(framed, 0xa0).ok()?, SEQUENCE).ok()?;
+        let mechanisms = take(&mut fields).ok().filter(|field| field.tag == 0xa0)?;
+        let mut oids = only(mechanisms.content, SEQUENCE).ok()?;
+        Some(kerberos(take(&mut oids).ok()?.content))
+    };
+    first().unwrap_or_default()
+}
 
 /// A negotiation on its way.
 pub(super) struct Spnego {

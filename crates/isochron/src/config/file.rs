@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Address, Anonymous, Indications, Span};
+use super::{Address, Anonymous, Indications, Kerberos, Span};
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +17,7 @@ pub(super) struct File {
     pub(super) audit_log: Option<PathBuf>,
     pub(super) listen: FileListen,
     pub(super) tls: FileTls,
+    pub(super) kerberos: Kerberos,
     pub(super) paths: FilePaths,
     pub(super) limits: FileLimits,
     pub(super) deadlines: FileDeadlines,

@@ -80,6 +80,9 @@ fn every_key() {
         client_ca = "ca.pem"
         names = ["a.example"]
         users = { "Build Agent" = "ci" }
+        [kerberos]
+        keytab = "http.keytab"
+        users = { "ada@EXAMPLE.ORG" = "ada" }
         [paths]
         roots = ["images", "/srv/images"]
         [limits]
@@ -134,6 +137,11 @@ fn every_key() {
     );
     assert_eq!(config.tls.names, ["a.example"]);
     assert_eq!(config.tls.users["Build Agent"], "ci");
+    assert_eq!(
+        config.kerberos.keytab.as_deref(),
+        Some("/conf/http.keytab".as_ref())
+    );
+    assert_eq!(config.kerberos.users["ada@EXAMPLE.ORG"], "ada");
     let limits = &config.limits;
     assert_eq!((limits.connections, limits.connections_per_peer), (9, 8));
     let spans = [
