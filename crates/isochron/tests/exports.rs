@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use isochron_backup::DirectoryArchive;
 use isochron_engine::model::{
     Changes, CollectionId, Consistency, CutReport, Definition, ExportId, ImageFormat, LayerId,
-    MachineId, Power, SnapshotKind,
+    MachineId, MemoryState, Power, SnapshotKind,
 };
 use isochron_engine::ports::{
     Archive, Content, Go, Instant, LayerFile, Order, OrderDisk, OrderMember,
@@ -36,8 +36,8 @@ fn isochron(arguments: &[&str], directory: &Path) -> (i32, String, String) {
     )
 }
 
-/// A full export `monday` of a disk of 1 MiB, and the difference `tuesday`.
-fn exports(directory: &Path) {
+/// The order of a full export `monday` of a disk of 1 MiB.
+fn order(directory: &Path) -> Order {
     let disk = directory.join("disk.raw");
     std::fs::write(&disk, vec![1; 1 << 20]).unwrap();
     let definition = serde_json::json!({
@@ -45,7 +45,7 @@ fn exports(directory: &Path) {
         "disks": [{"name": "disk0", "path": disk, "format": "raw"}],
     });
     let definition: Definition = serde_json::from_value(definition).unwrap();
-    let mut order = Order {
+    Order {
         id: ExportId::new(),
         directory: directory.join("monday"),
         instant: Instant {
@@ -82,15 +82,22 @@ fn exports(directory: &Path) {
         merge: false,
         copy_storage: true,
         limit: None,
-    };
+    }
+}
+
+fn export(order: Order) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let export = |order: Order| {
-        runtime.block_on(async {
-            let archive = DirectoryArchive::default();
-            let export = archive.open(order).await.unwrap();
-            export.run(&|_| Go::On).await.unwrap();
-        });
-    };
+    runtime.block_on(async {
+        let archive = DirectoryArchive::default();
+        let export = archive.open(order).await.unwrap();
+        export.run(&|_| Go::On).await.unwrap();
+    });
+}
+
+/// A full export `monday` of a disk of 1 MiB, and the difference `tuesday`.
+fn exports(directory: &Path) {
+    let mut order = order(directory);
+    let disk = directory.join("disk.raw");
     export(order.clone());
     let mut content = std::fs::read(&disk).unwrap();
     content[70_000] = 9;
@@ -192,4 +199,39 @@ fn an_export_is_shown_verified_and_restored() {
     let (code, _, error) = isochron(&restore, at);
     assert!(code == 1 && error.contains("web.disk0.qcow2"), "{error}");
     assert!(!at.join("new").exists());
+}
+
+/// What would be no machine that goes on, or boots, as it did is refused before anybody
+/// is asked.
+#[test]
+fn what_would_be_no_machine_is_restored_as_files_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let memory = at.join("saved");
+    std::fs::write(&memory, "memory").unwrap();
+    let mut part = order(at);
+    part.directory = at.join("part");
+    part.members[0].memory = Some(MemoryState {
+        path: memory,
+        bytes: 6,
+    });
+    let mut other = part.members[0].definition.disks[0].clone();
+    other.name = "disk1".to_owned();
+    part.members[0].definition.disks.push(other);
+    export(part);
+    let mut attached = order(at);
+    attached.members[0].definition.memory_mib = 0;
+    export(attached);
+
+    let (code, _, error) = isochron(&["restore", "part"], at);
+    assert!(code == 2 && error.contains("disk1"), "{error}");
+    assert!(error.contains("--off"), "{error}");
+    let (code, _, error) = isochron(&["restore", "monday"], at);
+    assert!(code == 7 && error.contains("attached"), "{error}");
+    let files = ["restore", "--files-only", "part", "out"];
+    let (code, text, error) = isochron(&files, at);
+    assert!(code == 0 && text.contains("out/web/memory"), "{error}");
+    let (code, text, _) = isochron(&["restore", "--files-only", "--off", "part", "off"], at);
+    assert!(code == 0 && !text.contains("memory"), "{text}");
+    assert!(!at.join("off/web/memory").exists());
 }

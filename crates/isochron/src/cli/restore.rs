@@ -252,9 +252,10 @@ impl Made {
                 "collection",
                 self.collection.as_ref().map(|(name, _)| name.clone()),
             ),
+            ("saved", saved.clone()),
             (
-                "saved",
-                saved.map(|names| format!("{names}: started, they go on from {instant}")),
+                "goes on from",
+                saved.map(|_| format!("{instant}, when started")),
             ),
             (
                 "memory",
