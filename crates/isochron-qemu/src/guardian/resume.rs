@@ -103,6 +103,9 @@ impl Monitor<'_> {
             .iter()
             .any(|c| c.state && c.capability == "background-snapshot");
         let mut refusal = first.err();
+        // Whether nothing was under way before the last `cont`: one that is refused
+        // while a save ends says nothing of what comes after.
+        let mut settled = false;
         loop {
             let migration: Migration = self.ask("query-migrate").await?;
             if background || !migration.is_under_way() {
@@ -110,10 +113,13 @@ impl Monitor<'_> {
                 if status.running {
                     return Ok(());
                 }
-                if let (Some(refusal), true) = (refusal, status.status != "finish-migrate") {
+                let over = status.status != "finish-migrate";
+                if let (Some(refusal), true) = (refusal, settled && over) {
                     return Err(io::Error::other(refusal).into());
                 }
+                settled = over;
             } else {
+                settled = false;
                 // Refused is as good: then it has just ended.
                 let _ = self.run("migrate_cancel").await?;
             }
@@ -180,6 +186,52 @@ impl Monitor<'_> {
 mod tests {
     use super::*;
 
+    const RUNNING: &str = r#""return":{"running":true,"status":"running"}"#;
+    const SAVED: &str = r#""return":{"running":false,"status":"postmigrate"}"#;
+    const OVER: &str = r#""return":{"status":"completed"}"#;
+    const DONE: &str = r#""return":{}"#;
+    const NONE: &str = r#""return":[]"#;
+    const REFUSED: &str = r#""error":{"desc":"Migration is not finalized yet"}"#;
+
+    /// Answers one command after the other; what it heard.
+    async fn answer(qemu: &mut UnixStream, answers: &[&str]) -> Vec<u8> {
+        let mut heard = Vec::new();
+        for answer in answers {
+            let mut byte = [0];
+            while !heard.ends_with(b"\n") {
+                qemu.readable().await.unwrap();
+                if qemu.try_read(&mut byte).is_ok() {
+                    heard.push(byte[0]);
+                }
+            }
+            let at = heard.iter().rposition(|byte| *byte == b'{').unwrap();
+            let command: serde_json::Value = serde_json::from_slice(&heard[at..]).unwrap();
+            let id = &command["id"];
+            let answer = format!("{{{answer},\"id\":{id}}}\n");
+            qemu.write_all(answer.as_bytes()).await.unwrap();
+            heard.push(b' ');
+        }
+        heard
+    }
+
+    /// The save ends between the refusal and the question for it.
+    #[tokio::test]
+    async fn a_refusal_while_a_save_ends_is_not_the_last_word() {
+        let (mut daemon, mut qemu) = UnixStream::pair().unwrap();
+        let answers = [REFUSED, NONE, OVER, SAVED, DONE, OVER, RUNNING];
+        let (resumed, _) = tokio::join!(resume(&mut daemon), answer(&mut qemu, &answers));
+        assert!(matches!(resumed, Ok(Helped::Seen)));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_with_nothing_under_way_is_told() {
+        let (mut daemon, mut qemu) = UnixStream::pair().unwrap();
+        let answers = [REFUSED, NONE, OVER, SAVED, REFUSED, OVER, SAVED];
+        let (resumed, _) = tokio::join!(resume(&mut daemon), answer(&mut qemu, &answers));
+        let told = resumed.err().map(|error| error.to_string());
+        assert_eq!(told.as_deref(), Some("Migration is not finalized yet"));
+    }
+
     /// A QEMU that had talked, hears a torn command, and then ours.
     #[tokio::test]
     async fn answers_are_found_and_left_to_a_daemon_that_lives() {
@@ -187,26 +239,8 @@ mod tests {
         daemon.try_write(b"{\"execute\":\"block").unwrap();
         let before = b"half an answer\n{\"return\":{},\"id\":7}\n";
         qemu.write_all(before).await.unwrap();
-        let answering = async {
-            let mut heard = Vec::new();
-            for returns in ["{}", "[]", "{}", r#"{"running":true,"status":"running"}"#] {
-                let mut byte = [0];
-                while !heard.ends_with(b"\n") {
-                    qemu.readable().await.unwrap();
-                    if qemu.try_read(&mut byte).is_ok() {
-                        heard.push(byte[0]);
-                    }
-                }
-                let at = heard.iter().rposition(|byte| *byte == b'{').unwrap();
-                let command: serde_json::Value = serde_json::from_slice(&heard[at..]).unwrap();
-                let id = &command["id"];
-                let answer = format!("{{\"return\":{returns},\"id\":{id}}}\n");
-                qemu.write_all(answer.as_bytes()).await.unwrap();
-                heard.push(b' ');
-            }
-            heard
-        };
-        let (resumed, heard) = tokio::join!(resume(&mut daemon), answering);
+        let answers = [DONE, NONE, DONE, RUNNING];
+        let (resumed, heard) = tokio::join!(resume(&mut daemon), answer(&mut qemu, &answers));
         assert!(matches!(resumed, Ok(Helped::Seen)));
         let torn = b"{\"execute\":\"block\xff{\"execute\":\"cont\",\"id\":\"guardian-1\"}\n";
         assert!(heard.starts_with(torn));
