@@ -137,11 +137,12 @@ impl Line {
         self.text("-m", format!("size={}M", definition.memory_mib));
     }
 
-    /// Two monitors, since each serves one client: ours, and one for whoever
+    /// Three monitors, since each serves one client: two of ours, and one for whoever
     /// wants to look.
     fn monitors(&mut self, files: &RunFiles) -> Result<(), HypervisorError> {
         for (name, path) in [
             ("isochron-qmp", files.qmp()),
+            ("isochron-cut", files.cut()),
             ("isochron-observe", files.observe()),
         ] {
             let path = option_value(&path)?;

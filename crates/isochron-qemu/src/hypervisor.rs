@@ -19,6 +19,7 @@ use isochron_engine::ports::{
 };
 use qapi::qmp;
 use tokio::sync::{Mutex, OnceCell};
+use tokio::try_join;
 
 use crate::accel;
 use crate::args::disk_name;
@@ -27,7 +28,7 @@ use crate::error::{file_error, lost_task};
 use crate::guard::{Charge, Guardian, kept_memory};
 use crate::image::QemuImg;
 use crate::launch::{self, RunFiles};
-use crate::live::{self, Identity, LiveQemu};
+use crate::live::{self, Identity, LiveQemu, Trigger};
 use crate::nodes;
 use crate::process::QemuProcess;
 use crate::qmp::Connection;
@@ -89,9 +90,18 @@ impl QemuHypervisor {
         process: &Arc<QemuProcess>,
     ) -> Result<Arc<LiveQemu>, HypervisorError> {
         let files = RunFiles::new(&self.config, id);
-        let qmp = Connection::open(&files.qmp(), &definition.name, self.config.answer)
-            .await
-            .map_err(unreachable)?;
+        let (name, answer) = (&*definition.name, self.config.answer);
+        let cut = files.cut();
+        let trigger = async {
+            match Connection::negotiate(&cut, name, answer).await {
+                // It was started before there was one.
+                Err(error) if is_absence(&error) => Ok(None),
+                opened => opened.map(|qmp| Some(Trigger::new(qmp))),
+            }
+        };
+        let qmp = files.qmp();
+        let (qmp, trigger) =
+            try_join!(Connection::open(&qmp, name, answer), trigger).map_err(unreachable)?;
         let agent = definition.guest_agent.then(|| files.agent());
         let names = (0..definition.disks.len()).map(|index| disk_name(definition, index));
         let identity = Identity {
@@ -102,7 +112,7 @@ impl QemuHypervisor {
             directory: None,
             config: self.config.clone(),
         };
-        Ok(Arc::new(LiveQemu::new(qmp, agent, identity)))
+        Ok(Arc::new(LiveQemu::new(qmp, trigger, agent, identity)))
     }
 
     async fn connect_attached(
@@ -125,7 +135,12 @@ impl QemuHypervisor {
             directory,
             config: self.config.clone(),
         };
-        Ok(Some(Arc::new(LiveQemu::new(qmp, agent.cloned(), identity))))
+        Ok(Some(Arc::new(LiveQemu::new(
+            qmp,
+            None,
+            agent.cloned(),
+            identity,
+        ))))
     }
 
     /// The machine's connection, made anew if there is none that works.

@@ -8,7 +8,8 @@
 //! ```text
 //!   RUN_DIR/MACHINE-ID/pid            its process
 //!                      qmp.sock       its monitor, ours
-//!                      observe.sock   a second monitor, for anyone
+//!                      cut.sock       a second one of ours, for the window
+//!                      observe.sock   a monitor for anyone
 //!                      qga.sock       its guest agent's line
 //!                      log            what QEMU complained of
 //!                      saved.json     which saved memory it still equals
@@ -50,6 +51,9 @@ impl RunFiles {
     }
     pub(crate) fn qmp(&self) -> PathBuf {
         self.0.join("qmp.sock")
+    }
+    pub(crate) fn cut(&self) -> PathBuf {
+        self.0.join("cut.sock")
     }
     pub(crate) fn observe(&self) -> PathBuf {
         self.0.join("observe.sock")

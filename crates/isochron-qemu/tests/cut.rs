@@ -202,6 +202,49 @@ async fn a_swap_takes_all_disks_or_none() {
     host.qemu.kill(&vm.machine).await.unwrap();
 }
 
+/// All but the end of the exchange is said beforehand, on a monitor of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_was_begun_is_taken_back_or_seen_to_its_end() {
+    let mut host = Host::new();
+    let mut vm = host.machine(&[("root", QCOW2), ("data", RAW)]);
+    let live = host.qemu.start(vm.start()).await.unwrap();
+    live.resume().await.unwrap();
+    let swaps = host.overlays(&vm, "begun").await;
+    live.open_overlays(&swaps).await.unwrap();
+    let overlays: Vec<_> = swaps.iter().map(|swap| swap.overlay.clone()).collect();
+    live.close_layers(&overlays).await.unwrap();
+    host.snapshot(&mut vm, &*live).await;
+
+    // QEMU carries it out when nobody waits for it any more.
+    let swaps = host.overlays(&vm, "late").await;
+    live.open_overlays(&swaps).await.unwrap();
+    live.stop().await.unwrap();
+    let pid = host.pid(&vm).unwrap();
+    signal(pid, Signal::STOP);
+    let late = tokio::time::timeout(Duration::from_millis(100), live.swap(&swaps)).await;
+    assert!(late.is_err());
+    signal(pid, Signal::CONT);
+    live.resume().await.unwrap();
+    vm.swapped(&swaps);
+    for (disk, chain) in live.disks().await.unwrap().iter().zip(&vm.chains) {
+        assert_eq!(disk.chain[0], chain[0].path);
+    }
+    drop(live);
+
+    // Another daemon, and a machine that was started before there was such a monitor.
+    host.new_daemon();
+    let live = common::live(&host.qemu, &vm.machine).await;
+    host.snapshot(&mut vm, &*live).await;
+    drop(live);
+    std::fs::remove_file(host.observe(&vm).with_file_name("cut.sock")).unwrap();
+    host.new_daemon();
+    let live = common::live(&host.qemu, &vm.machine).await;
+    host.snapshot(&mut vm, &*live).await;
+    host.guest_write(&vm, 0, 1, "0", "64k");
+    host.guest_reads(&vm, 0, 1, "0", "64k");
+    host.qemu.kill(&vm.machine).await.unwrap();
+}
+
 async fn save(live: &dyn LiveMachine, path: &std::path::Path, mode: &SaveMode) -> Option<Stamp> {
     let running = live.save(path, mode).await.unwrap();
     let length = live.finish_save(path, &nothing).await.unwrap();

@@ -67,10 +67,18 @@ impl LiveQemu {
             return Err(error.into());
         }
         locked(&self.opened).extend(opened);
+        if let Some(trigger) = &self.trigger
+            && !swaps.is_empty()
+        {
+            trigger.load(&self.exchange(swaps)?)?;
+        }
         Ok(())
     }
 
     pub(super) async fn close_all(&self, layers: &[LayerFile]) -> Result<(), HypervisorError> {
+        if let Some(trigger) = &self.trigger {
+            trigger.unload();
+        }
         let file_nodes = self.file_nodes().await?;
         let paths = true_names(layers.iter().map(|layer| layer.path.clone()).collect()).await?;
         for (layer, path) in layers.iter().zip(paths) {
@@ -139,36 +147,44 @@ impl LiveQemu {
         Ok(if after == before { now() } else { after })
     }
 
-    pub(super) async fn swap_all(&self, swaps: &[Swap]) -> Result<(), HypervisorError> {
-        let mut actions = Vec::with_capacity(swaps.len());
-        {
-            let opened = locked(&self.opened);
-            for swap in swaps {
-                let Some(Opened { overlay, active }) = opened.get(&swap.overlay.id) else {
-                    return Err(HypervisorError::Invalid(format!(
-                        "the overlay {} of the disk {} was not opened",
-                        swap.overlay.path.display(),
-                        swap.disk
-                    )));
-                };
-                actions.push(qmp::TransactionAction::blockdev_snapshot(
-                    qmp::BlockdevSnapshotWrapper {
-                        data: qmp::BlockdevSnapshot {
-                            node: active.clone(),
-                            overlay: overlay.clone(),
-                        },
+    /// The command that exchanges the active layers.
+    fn exchange(&self, swaps: &[Swap]) -> Result<qmp::transaction, HypervisorError> {
+        let opened = locked(&self.opened);
+        let actions = swaps.iter().map(|swap| {
+            let Some(Opened { overlay, active }) = opened.get(&swap.overlay.id) else {
+                return Err(HypervisorError::Invalid(format!(
+                    "the overlay {} of the disk {} was not opened",
+                    swap.overlay.path.display(),
+                    swap.disk
+                )));
+            };
+            Ok(qmp::TransactionAction::blockdev_snapshot(
+                qmp::BlockdevSnapshotWrapper {
+                    data: qmp::BlockdevSnapshot {
+                        node: active.clone(),
+                        overlay: overlay.clone(),
                     },
-                ));
-            }
-        }
-        let transaction = qmp::transaction {
+                },
+            ))
+        });
+        Ok(qmp::transaction {
             properties: None,
-            actions,
+            actions: actions.collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(super) async fn swap_all(&self, swaps: &[Swap]) -> Result<(), HypervisorError> {
+        let exchange = self.exchange(swaps)?;
+        let limit = self.identity.config.answer;
+        let fired = match &self.trigger {
+            Some(trigger) => trigger.fire(&exchange, limit).await,
+            None => None,
         };
-        self.qmp
-            .run(&transaction)
-            .await
-            .map_err(|error| self.about(error))?;
+        let exchanged = match fired {
+            Some(answer) => answer,
+            None => self.qmp.run(&exchange).await,
+        };
+        exchanged.map_err(|error| self.about(error))?;
         let mut opened = locked(&self.opened);
         for swap in swaps {
             opened.remove(&swap.overlay.id);

@@ -54,6 +54,7 @@ impl FileNodes {
 impl LiveQemu {
     /// The disks, in QEMU's order. Drives without a medium are none.
     pub(super) async fn disk_list(&self) -> Result<Vec<QemuDisk>, HypervisorError> {
+        self.settle().await?;
         let devices: Vec<BlockDevice> = self.qmp.ask(&qmp::query_block {}).await?;
         let mut disks = Vec::with_capacity(devices.len());
         for device in devices {
@@ -149,6 +150,7 @@ impl LiveQemu {
 
     /// All nodes that hold a file.
     pub(super) async fn file_nodes(&self) -> Result<FileNodes, HypervisorError> {
+        self.settle().await?;
         let query = qmp::query_named_block_nodes { flat: Some(true) };
         let nodes: Vec<NamedNode> = self.qmp.ask(&query).await?;
         let directory = self.identity.directory.as_deref();

@@ -9,6 +9,7 @@ mod disks;
 mod memory;
 mod merge;
 mod standing;
+mod trigger;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,13 @@ use qapi::qmp;
 
 use crate::agent::Agent;
 use crate::config::QemuConfig;
+use crate::error::QmpError;
 use crate::launch::RunFiles;
 use crate::process::QemuProcess;
 use crate::qmp::{Connection, Status};
 
 pub(crate) use memory::load;
+pub(crate) use trigger::Trigger;
 
 /// What a connection's maker knows of the machine.
 pub(crate) struct Identity {
@@ -48,6 +51,8 @@ pub(crate) struct Identity {
 /// A machine's QEMU.
 pub(crate) struct LiveQemu {
     qmp: Connection,
+    /// A second monitor, where it is ours.
+    trigger: Option<Trigger>,
     agent: Option<Agent>,
     identity: Identity,
     /// Overlays that were opened and not yet swapped in.
@@ -56,9 +61,15 @@ pub(crate) struct LiveQemu {
 }
 
 impl LiveQemu {
-    pub(crate) fn new(qmp: Connection, agent: Option<PathBuf>, identity: Identity) -> Self {
+    pub(crate) fn new(
+        qmp: Connection,
+        trigger: Option<Trigger>,
+        agent: Option<PathBuf>,
+        identity: Identity,
+    ) -> Self {
         Self {
             qmp,
+            trigger,
             agent: agent.map(Agent::new),
             identity,
             opened: Mutex::default(),
@@ -77,6 +88,7 @@ impl LiveQemu {
     /// Whether this side of the machine is of no use any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.qmp.is_closed()
+            || self.trigger.as_ref().is_some_and(Trigger::is_closed)
             || self
                 .identity
                 .launched
@@ -86,6 +98,14 @@ impl LiveQemu {
 
     async fn status(&self) -> Result<Status, HypervisorError> {
         Ok(self.qmp.ask(&qmp::query_status {}).await?)
+    }
+
+    /// Waits until what was said on the second monitor has ended.
+    async fn settle(&self) -> Result<(), QmpError> {
+        match &self.trigger {
+            Some(trigger) => trigger.settle().await,
+            None => Ok(()),
+        }
     }
 
     fn agent_or_refuse(&self) -> Result<&Agent, HypervisorError> {

@@ -132,10 +132,22 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects and negotiates. `NotFound` and `ConnectionRefused` are the
-    /// system's words for "no QEMU is there"; a socket that somebody else holds
-    /// is a timeout, since a QMP socket serves one client at a time.
+    /// Connects, negotiates and asks what QEMU can do. `NotFound` and
+    /// `ConnectionRefused` are the system's words for "no QEMU is there"; a socket that
+    /// somebody else holds is a timeout, since a QMP socket serves one client at a time.
     pub(crate) async fn open(path: &Path, machine: &str, answer: Duration) -> io::Result<Self> {
+        let mut connection = Self::negotiate(path, machine, answer).await?;
+        let features = Features::ask(&connection).await;
+        connection.features = features.map_err(|error| not_served(path, &error))?;
+        Ok(connection)
+    }
+
+    /// The same, without the questions.
+    pub(crate) async fn negotiate(
+        path: &Path,
+        machine: &str,
+        answer: Duration,
+    ) -> io::Result<Self> {
         let busy = || {
             io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -163,7 +175,7 @@ impl Connection {
             tokio::spawn(read(stream.clone(), shared.clone())),
             tokio::spawn(write(stream.clone(), queue, shared.clone())),
         ];
-        let mut connection = Self {
+        let connection = Self {
             stream,
             shared,
             outgoing,
@@ -182,23 +194,10 @@ impl Connection {
             }
             Err(_) => return Err(busy()),
         }
-        let negotiate = async {
-            connection
-                .run(&qmp::qmp_capabilities { enable: None })
-                .await?;
-            connection.features = Features::ask(&connection).await?;
-            Ok::<_, QmpError>(())
-        };
-        negotiate.await.map_err(|error| {
-            let kind = match error {
-                QmpError::Timeout { .. } => io::ErrorKind::TimedOut,
-                _ => io::ErrorKind::Other,
-            };
-            io::Error::new(
-                kind,
-                format!("{} does not serve QMP: {error}", path.display()),
-            )
-        })?;
+        let negotiated = connection
+            .run(&qmp::qmp_capabilities { enable: None })
+            .await;
+        negotiated.map_err(|error| not_served(path, &error))?;
         Ok(connection)
     }
 
@@ -265,46 +264,117 @@ impl Connection {
 
     fn queue<C: Command>(&self, command: &C, descriptor: Option<OwnedFd>) -> Pending<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (waiter, outcome) = oneshot::channel();
+        let line = line(command, id);
+        self.expect(id, C::NAME, line.map(|line| Outgoing { line, descriptor }))
+    }
+
+    /// Sends a command but for its end, which is left to [`fire`](Self::fire): QEMU
+    /// has read the rest by then. Nothing else may be sent meanwhile.
+    pub(crate) fn load<C: Command>(&self, command: &C) -> Result<Loaded, QmpError> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let loaded = Loaded {
+            id,
+            line: line(command, id)?,
+        };
+        let (begin, _) = loaded.halves();
+        let line = begin.to_vec();
+        let sent = self.outgoing.send(Outgoing {
+            line,
+            descriptor: None,
+        });
+        sent.map_err(|_| ended())?;
+        Ok(loaded)
+    }
+
+    /// Sends the end of a command.
+    pub(crate) fn fire<C: Command>(&self, loaded: &Loaded) -> Pending<'_> {
+        let (_, end) = loaded.halves();
+        let outgoing = Outgoing {
+            line: end.to_vec(),
+            descriptor: None,
+        };
+        self.expect(loaded.id, C::NAME, Ok(outgoing))
+    }
+
+    /// Takes back the beginning of a command: QEMU's parser starts afresh on this
+    /// byte, and complains to nobody.
+    pub(crate) fn unload(&self) {
+        // Without a writer nobody reads on either.
+        let _ = self.outgoing.send(Outgoing {
+            line: vec![0xff],
+            descriptor: None,
+        });
+    }
+
+    fn expect(
+        &self,
+        id: u64,
+        command: &'static str,
+        outgoing: Result<Outgoing, QmpError>,
+    ) -> Pending<'_> {
         let step = tracing::trace_span!(
             target: TIMELINE,
             parent: None,
             "qmp",
             machine = &*self.shared.machine,
-            command = C::NAME
+            command
         );
-        let refused = |why| Pending {
-            connection: self,
-            id,
-            command: C::NAME,
-            outcome: Err(why),
-            _step: Span::none(),
-        };
-        let line = match line(command, id) {
-            Ok(line) => line,
-            Err(error) => return refused(QmpError::Broken(error.to_string())),
-        };
-        match &mut *self.shared.pending() {
-            Ok(waiting) => waiting.insert(id, waiter),
-            Err(why) => return refused(why.clone()),
-        };
-        if self.outgoing.send(Outgoing { line, descriptor }).is_err() {
-            return refused(QmpError::Broken("its writer ended".to_owned()));
-        }
+        let (waiter, outcome) = oneshot::channel();
+        let sent = outgoing.and_then(|outgoing| {
+            match &mut *self.shared.pending() {
+                Ok(waiting) => waiting.insert(id, waiter),
+                Err(why) => return Err(why.clone()),
+            };
+            self.outgoing.send(outgoing).map_err(|_| ended())
+        });
         Pending {
             connection: self,
             id,
-            command: C::NAME,
-            outcome: Ok(outcome),
-            _step: step,
+            command,
+            _step: if sent.is_ok() { step } else { Span::none() },
+            outcome: sent.map(|()| outcome),
         }
     }
 }
 
+fn ended() -> QmpError {
+    QmpError::Broken("its writer ended".to_owned())
+}
+
+fn not_served(path: &Path, error: &QmpError) -> io::Error {
+    let kind = match error {
+        QmpError::Timeout { .. } => io::ErrorKind::TimedOut,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(
+        kind,
+        format!("{} does not serve QMP: {error}", path.display()),
+    )
+}
+
+/// A command of which QEMU has all but the end.
+pub(crate) struct Loaded {
+    id: u64,
+    line: Vec<u8>,
+}
+
+impl Loaded {
+    /// Whether it is this command.
+    pub(crate) fn is(&self, command: &impl Command) -> bool {
+        line(command, self.id).is_ok_and(|line| line == self.line)
+    }
+
+    /// What is sent before, and the last brace and the end of the line.
+    fn halves(&self) -> (&[u8], &[u8]) {
+        self.line.split_at(self.line.len().saturating_sub(2))
+    }
+}
+
 /// A command's line. QEMU reads its monitor byte by byte, so that short is fast.
-fn line<C: Command>(command: &C, id: u64) -> serde_json::Result<Vec<u8>> {
+fn line<C: Command>(command: &C, id: u64) -> Result<Vec<u8>, QmpError> {
     let mut line = Vec::with_capacity(128);
-    serde_json::to_writer(&mut line, &qapi::Execute::with_id(command, id))?;
+    serde_json::to_writer(&mut line, &qapi::Execute::with_id(command, id))
+        .map_err(|error| QmpError::Broken(error.to_string()))?;
     line.push(b'\n');
     Ok(line)
 }

@@ -10,7 +10,7 @@ mod replies;
 mod schema;
 mod wire;
 
-pub(crate) use connection::{Connection, send_with};
+pub(crate) use connection::{Connection, Loaded, send_with};
 pub(crate) use replies::Status;
 pub(crate) use replies::{BlockDevice, Capability, Image, Job, Migration, NamedNode, Parameters};
 pub(crate) use schema::Features;

@@ -27,7 +27,7 @@ pub struct Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// One member alone: its overlay opened and its image flushed beforehand, then
-    /// stop, transaction, cont. Nothing is shorter.
+    /// stop, transaction, cont. Nothing is shorter that says them while it stands.
     Floor,
     /// All are stopped, then all are snapshotted, then all resumed, each one after
     /// the other, as a shell's loop does it.
