@@ -201,16 +201,19 @@ async fn machines_and_snapshots_are_renamed_and_noted() {
         ("Friday", "for Friday")
     );
 
-    // Hardware is not changed here, and then nothing is.
-    let change = [
-        ("ElementName", "other".into()),
+    // Neither hardware nor what happens when the host starts is changed here, and then
+    // nothing is.
+    for other in [
         ("VirtualNumaEnabled", Value::Boolean(true)),
-    ];
-    assert_eq!(modify(&setup, &settings, &change).await, 1);
-    assert_eq!(
-        text(&client.get(&web).await.unwrap(), "ElementName"),
-        "store"
-    );
+        ("AutomaticStartupAction", Value::Uint16(4)),
+    ] {
+        let change = [("ElementName", "other".into()), other];
+        assert_eq!(modify(&setup, &settings, &change).await, 1);
+        assert_eq!(
+            text(&client.get(&web).await.unwrap(), "ElementName"),
+            "store"
+        );
+    }
     let nobody = ObjectPath::class("Msvm_VirtualSystemSettingData").with_key(
         "InstanceID",
         "Microsoft:8f6c1a52-6f9d-4a7e-9a41-2f5f1f0f0a11",

@@ -141,7 +141,8 @@ async fn modify(call: &Call<'_>) -> Result<(), EngineError> {
 }
 
 /// Fails if the settings ask for another change than that of name and notes. What
-/// is only read cannot be asked for, so it does not count.
+/// is only read cannot be asked for, so it does not count; what is done when the host
+/// starts or stops does, which clients change although it is declared without `Write`.
 fn refuse_other_changes(
     call: &Call<'_>,
     given: &Instance,
@@ -164,6 +165,7 @@ fn refuse_other_changes(
             .and_then(|qualifier| qualifier.value.value.as_ref())
             .and_then(Value::as_bool)
             .unwrap_or(false);
+        let writable = writable || name.as_str().starts_with("Automatic");
         // Also where a caller's text has no types.
         let same = current.get(name.as_str()).is_some_and(|now| {
             now == asked || now.as_str() == asked.as_str() && now.as_str().is_some()
