@@ -161,15 +161,21 @@ pub fn run(options: &CutOptions, json: bool) -> Result<(), Failure> {
             return Err(Failure::usage(format!("there is no directory {directory}")));
         }
     }
-    let measured = stage::perform(measure(options, &kit))?;
+    let mut measured = Vec::new();
+    let ended = stage::perform(measure(options, &kit, &mut measured));
+    // What was measured until a failure took its time, too.
+    if measured.is_empty() {
+        return ended;
+    }
     if let Some(file) = &options.plot {
         plot::draw(&measured, file).map_err(|error| Failure::failed(format!("{error:#}")))?;
     }
     report::print(&measured, options.memory, json)?;
+    ended?;
     report::judge(&measured)
 }
 
-async fn measure(options: &CutOptions, kit: &Kit) -> Result<Vec<Measured>> {
+async fn measure(options: &CutOptions, kit: &Kit, measured: &mut Vec<Measured>) -> Result<()> {
     let mut arguments = Vec::new();
     if let Some(file) = &options.trace {
         arguments = vec!["--trace".into(), std::path::absolute(file)?.into()];
@@ -178,7 +184,6 @@ async fn measure(options: &CutOptions, kit: &Kit) -> Result<Vec<Measured>> {
     let mut sizes = options.members.clone();
     sizes.sort_unstable();
     sizes.dedup();
-    let mut measured = Vec::new();
     for &load in &options.load {
         for &cache in &options.page_cache {
             // The floor needs one guest that is alone, whatever was asked for.
@@ -189,14 +194,13 @@ async fn measure(options: &CutOptions, kit: &Kit) -> Result<Vec<Measured>> {
                     measured.push(bench.scripted(Way::Floor, options.rounds).await?);
                 }
                 if sizes.contains(&members) {
-                    bench.all(options, &mut measured).await?;
+                    bench.all(options, measured).await?;
                 }
                 bench.close().await?;
             }
         }
     }
-    stage.close().await?;
-    Ok(measured)
+    stage.close().await
 }
 
 /// Guests that run, and who watches them.
@@ -263,7 +267,7 @@ impl<'a> Bench<'a> {
             members: scripted.iter().map(|member| member.name.clone()).collect(),
         };
         stage.client.create_collection(&new).await?;
-        Ok(Self {
+        let bench = Self {
             directory: stage.path().join("cut"),
             pulses: Pulses::listen(&ring.pulses())?,
             stage,
@@ -272,7 +276,9 @@ impl<'a> Bench<'a> {
             members,
             load,
             cache,
-        })
+        };
+        bench.written_since(0).await?;
+        Ok(bench)
     }
 
     /// Everything that was asked for of these guests.
