@@ -105,9 +105,9 @@ fn headers() -> Vec<Case> {
         (
             "5.4.4",
             without("<a:MessageID>", "</a:MessageID>"),
-            "a:MessageInformationHeaderRequired",
+            "a:InvalidMessageInformationHeader",
             None,
-            2150858769,
+            2150858767,
         ),
         (
             "5.4.5",
@@ -141,11 +141,11 @@ fn headers() -> Vec<Case> {
             2150858805,
         ),
         (
-            "6.1",
+            "R6.1-2",
             one("<w:OperationTimeout>soon</w:OperationTimeout>"),
-            "w:SchemaValidationError",
+            "a:InvalidMessageInformationHeader",
             None,
-            2150858817,
+            2150858767,
         ),
         (
             "R6.2-4",
@@ -755,6 +755,15 @@ async fn a_reply_that_does_not_fit_is_not_sent() {
         reply.contains("faultDetail/MaxEnvelopeSizeExceeded"),
         "{reply}"
     );
+    // R6.2-2: what is done is not undone, and that is said.
+    let body = format!("<T_Thing xmlns=\"{resource}\"><Size>1</Size></T_Thing>");
+    let put = envelope(&format!("{TRANSFER}/Put"), &resource, &headers, &body);
+    let (status, reply) = server.send(&put).await;
+    assert_eq!(status, 500);
+    assert!(reply.contains("faultDetail/UnreportableSuccess"), "{reply}");
+    let get = envelope(&format!("{TRANSFER}/Get"), &resource, &named, "");
+    let reply = server.ok(&get).await;
+    assert!(reply.contains("<p:Size>1</p:Size>"), "{reply}");
     // In an enumeration it stays where it is, and can be asked for again.
     let headers = format!("{namespace}{size}");
     let body = "<n:Enumerate><w:Filter \
@@ -790,12 +799,6 @@ async fn what_is_no_message_gets_https_answer() {
         ("/wsman-anon", soap, "", 404),
         ("/wsman", "Content-Type: text/plain", "<x/>", 415),
         ("/wsman", "X-None: 1", "<x/>", 415),
-        (
-            "/wsman",
-            "Content-Type: application/soap+xml;charset=latin1",
-            "<x/>",
-            415,
-        ),
         ("/wsman", soap, &"x".repeat(20_001), 413),
         (
             "/wsman-anon/identify",
@@ -814,6 +817,23 @@ async fn what_is_no_message_gets_https_answer() {
     assert!(response.starts_with("HTTP/1.1 405"), "{response}");
     assert!(response.contains("POST"), "{response}");
     assert_eq!(server.server.reached.load(Ordering::SeqCst), 0);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_charset_that_is_not_read_is_told_in_utf_8() {
+    let server = Running::start(Config::default()).await;
+    let latin = ["Content-Type: application/soap+xml;charset=latin1"];
+    let (status, head, reply) = server.post("/wsman", &latin, one("").as_bytes()).await;
+    // R13.1-5.
+    assert_eq!(status, 500);
+    assert!(head.to_lowercase().contains("charset=utf-8"), "{head}");
+    for part in [
+        "<s:Value>w:EncodingLimit</s:Value>",
+        "faultDetail/CharacterSet",
+    ] {
+        assert!(reply.contains(part), "{part}\n{reply}");
+    }
     server.stop().await;
 }
 

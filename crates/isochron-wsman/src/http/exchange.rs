@@ -173,7 +173,7 @@ impl Service {
         let opened = opened.ok_or_else(|| refusal(Denied::Unknown, &self.config))?;
         let message = opened.map_err(wrong)?;
         let reply = self
-            .reply(parts, &message, frame.charset, principal, requester)
+            .reply(parts, &message, Ok(frame.charset), principal, requester)
             .await;
         let bytes = reply.charset.encode(reply.envelope);
         let sealed = requester.memory.with_session(|session| {
@@ -213,12 +213,13 @@ impl Service {
         }
     }
 
-    /// The reply to a message. `principal` is nobody where only Identify is answered.
+    /// The reply to a message, which is `said` to be in a charset. `principal` is nobody
+    /// where only Identify is answered.
     async fn reply(
         &self,
         parts: &Parts,
         body: &[u8],
-        said: Charset,
+        said: Result<Charset, Fault>,
         principal: Option<Principal>,
         requester: &Requester,
     ) -> Reply {
@@ -227,10 +228,10 @@ impl Service {
         let host = host
             .filter(|host| !host.is_empty())
             .unwrap_or(&self.address);
-        let mut charset = said;
+        let mut charset = said.as_ref().copied().unwrap_or_default();
         let mut relates_to = None;
         let answered = async {
-            let (text, found) = soap::decoded(body, said)?;
+            let (text, found) = soap::decoded(body, said?)?;
             charset = found;
             let request = soap::Request::read(&text, self.config.limits());
             drop(text);
@@ -273,23 +274,21 @@ impl Service {
     }
 }
 
-/// The charset that the Content-Type says, of a media type that is read here.
-fn charset(content_type: &str) -> Result<Charset, Refusal> {
-    let unsupported = |message: String| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+/// The charset that the Content-Type says, of a media type that is read here; that another
+/// charset is not read is told like what else is wrong in a message (DSP0226 R13.1-5).
+fn charset(content_type: &str) -> Result<Result<Charset, Fault>, Refusal> {
     let mut fields = content_type.split(';').map(str::trim);
     let media_type = fields.next().unwrap_or_default();
     if !media_type.eq_ignore_ascii_case(MEDIA_TYPE) {
-        return Err(unsupported(format!("Content-Type is {MEDIA_TYPE}")));
+        let message = format!("Content-Type is {MEDIA_TYPE}");
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
     let charset = fields.find_map(|field| {
         let (key, value) = field.split_once('=')?;
         let key = key.trim().eq_ignore_ascii_case("charset");
         key.then(|| value.trim().trim_matches('"'))
     });
-    match charset {
-        None => Ok(Charset::default()),
-        Some(name) => Charset::named(name).map_err(|fault| unsupported(fault.reason)),
-    }
+    Ok(charset.map_or(Ok(Charset::default()), Charset::named))
 }
 
 fn response(reply: Reply) -> Response<Full<Bytes>> {

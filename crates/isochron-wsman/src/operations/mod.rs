@@ -120,14 +120,18 @@ impl Operations {
         let header = &request.header;
         let relates_to = match (&header.message_id, header.action.is_empty()) {
             (Some(id), false) => id.clone(),
-            (None, _) => return Err(required("wsa:MessageID")),
-            (_, true) => return Err(required("wsa:Action")),
+            // As one that is empty (DSP0226 §5.4.4, MS-WSMV §3.1.4.1.5).
+            (None, _) => return Err(missing(Kind::INVALID_HEADER, "wsa:MessageID")),
+            (_, true) => return Err(missing(Kind::HEADER_REQUIRED, "wsa:Action")),
         };
         let patience = header
             .timeout
             .map_or(self.patience, |t| t.min(self.patience));
-        // What fits if nothing is said (DSP0226 §6.2 leaves that to us).
+        // Who says nothing gets what there is: DSP0226 R13.1-3 advises 32,767 bytes, MS-WSMV
+        // §3.1.4.1.7 hundreds of thousands.
         let most = header.max_envelope.unwrap_or(usize::MAX);
+        let reads =
+            header.action == format!("{TRANSFER}/Get") || header.action.starts_with(ENUMERATION);
         let operation = Operation {
             server: self.server.clone(),
             enumerations: self.enumerations.clone(),
@@ -171,7 +175,13 @@ impl Operations {
         out.push_str(&answer.body);
         close_envelope(&mut out);
         if out.len() > most {
-            return Err(too_large(most));
+            let mut fault = too_large(most);
+            if !reads {
+                // DSP0226 R6.2-2.
+                fault = fault.detailed("UnreportableSuccess");
+                fault.reason.push_str("; the operation was carried out");
+            }
+            return Err(fault);
         }
         Ok(out)
     }
@@ -183,9 +193,8 @@ fn too_large(most: usize) -> Fault {
     Fault::new(Kind::ENCODING_LIMIT, reason).detailed("MaxEnvelopeSizeExceeded")
 }
 
-fn required(header: &str) -> Fault {
-    let reason = format!("the header {header} is missing");
-    Fault::new(Kind::HEADER_REQUIRED, reason)
+fn missing(kind: Kind, header: &str) -> Fault {
+    Fault::new(kind, format!("the header {header} is missing"))
 }
 
 impl Operation {

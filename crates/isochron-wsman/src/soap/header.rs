@@ -217,7 +217,10 @@ impl Header {
             (WSMAN, "SelectorSet") => self.selectors = Selectors::read(block)?,
             (WSMAN, "OptionSet") => self.options = options(block)?,
             (WSMAN, "OperationTimeout") => {
-                self.timeout = Some(duration("OperationTimeout", &block.text)?);
+                // DSP0226 R6.1-2.
+                let invalid = |fault: Fault| Fault::new(Kind::INVALID_HEADER, fault.reason);
+                let timeout = duration("OperationTimeout", &block.text);
+                self.timeout = Some(timeout.map_err(invalid)?);
             }
             (WSMAN, "MaxEnvelopeSize") => self.max_envelope = Some(envelope_size(block)?),
             (WSMAN, "Locale") => locale(block)?,

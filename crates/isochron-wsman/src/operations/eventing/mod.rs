@@ -239,15 +239,26 @@ impl Operation {
             }
         }
         let lasting = lasting(body)?;
-        let (language, query) = match (Filter::read(body)?, &resource.class) {
+        if [WSMAN, EVENTING].map(|of| body.child(of, "Filter").is_some()) == [true, true] {
+            // DSP0226 1.2 R10.2.2-52.
+            let reason = "there are both a wsman:Filter and a wse:Filter";
+            return Err(Fault::new(Kind::EVENT_MESSAGE, reason));
+        }
+        // Eventing has a fault of its own for dialects (DSP0226 §14.6, MS-WSMV §3.1.4.1.30.5).
+        let unavailable = || {
+            let reason =
+                "what events are wanted is said by a query in WQL or CQL, or by their class";
+            Fault::new(Kind::EVENT_FILTER, reason)
+        };
+        let filter = match Filter::read(body) {
+            Err(fault) if fault.kind == Kind::FILTER_DIALECT => return Err(unavailable()),
+            filter => filter?,
+        };
+        let (language, query) = match (filter, &resource.class) {
             (Some(Filter::Query(language, query)), _) => (language, query.to_owned()),
             (None, Some(class)) => ("WQL", format!("SELECT * FROM {class}")),
-            _ => {
-                return Err(Fault::new(
-                    Kind::EVENT_FILTER,
-                    "what events are wanted is said by a query in WQL or CQL, or by their class",
-                ));
-            }
+            (Some(_), _) => return Err(unavailable()),
+            (None, None) => return Err(unavailable().detailed("FilteringRequired")),
         };
         let events = self.server.events(&cx, language, &query).await?;
         let name = format!("uuid:{}", Uuid::new_v4());
