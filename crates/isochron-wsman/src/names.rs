@@ -31,7 +31,7 @@ pub const IDENTIFY_OTHER: &str = "http://schemas.dmtf.org/wbem/wsman/identify/1/
 /// Microsoft's detail of faults (MS-WSMV §2.2.4.43).
 pub const FAULT: &str = "http://schemas.microsoft.com/wbem/wsman/1/wsmanfault";
 
-/// The address of who asked (WS-Addressing 2004/08 §2.1).
+/// The address of who asked (WS-Addressing 2004/08 §3).
 pub const ANONYMOUS: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing/role/anonymous";
 
 /// What the class's name follows in the DMTF's resource URIs (DSP0227 §6.1).
@@ -40,21 +40,21 @@ pub const CIM_SCHEMA: &str = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2"
 pub const ALL_CLASSES: &str = "http://schemas.dmtf.org/wbem/wscim/1/*";
 /// What namespace and class follow in Microsoft's resource URIs (MS-WSMV §3.1.4.1.1).
 pub const WMI: &str = "http://schemas.microsoft.com/wbem/wsman/1/wmi";
-/// Class declarations as CIM-XML has them (MS-WSMV §2.2.4.5).
+/// Class declarations as CIM-XML has them (MS-WSMV §3.1.4.1.38).
 pub const CIM_XML: &str = "http://schemas.dmtf.org/wbem/cim-xml/2/cim-schema/2";
 
 /// Filter dialects.
 pub mod dialect {
-    /// MS-WSMV §2.2.4.44.
+    /// MS-WSMV §3.1.4.1.13.
     pub const WQL: &str = "http://schemas.microsoft.com/wbem/wsman/1/WQL";
-    /// DSP0227 §7.1.
+    /// DSP0227 §8.1.
     pub const CQL: &str = "http://schemas.dmtf.org/wbem/cql/1/dsp0202.pdf";
     /// DSP0226 annex E.
     pub const SELECTORS: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/SelectorFilter";
     /// The same where it is Microsoft's.
     pub const SELECTORS_OTHER: &str =
         "http://schemas.microsoft.com/wbem/wsman/1/wsman/SelectorFilter";
-    /// DSP0227 §17.
+    /// DSP0227 §8.2.
     pub const ASSOCIATIONS: &str =
         "http://schemas.dmtf.org/wbem/wsman/1/cimbinding/associationFilter";
 }

@@ -45,7 +45,7 @@ pub struct Naming {
 
 impl Naming {
     /// The URI of a class of this namespace, which is also the XML namespace of its
-    /// elements (DSP0230 §5.2).
+    /// elements (DSP0230 §9).
     pub fn class_uri(&self, class: &str) -> String {
         format!("{}/{class}", self.prefix)
     }
@@ -164,7 +164,7 @@ impl Resource {
     /// The class.
     ///
     /// # Errors
-    /// `ActionNotSupported`: the URI is that of all classes (DSP0227 R6-1).
+    /// `ActionNotSupported`: the URI is that of all classes (DSP0227 §7).
     pub fn class(&self) -> Result<&Name, Fault> {
         self.class.as_ref().ok_or_else(|| {
             Fault::new(

@@ -31,7 +31,7 @@ async fn events_are_pulled_as_they_come() {
     let identifier = between(&reply, "<e:Identifier>", "<").to_owned();
     let context = between(&reply, "<n:EnumerationContext>", "<").to_owned();
 
-    // A Pull waits for the first event, and takes along what else is there.
+    // 10.2.9.5: a Pull waits for the first event, and takes along what else is there.
     let asked = pull(&context, "", "<n:MaxElements>2</n:MaxElements>");
     let (reply, ()) = tokio::join!(server.ok(&asked), async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -58,7 +58,7 @@ async fn events_are_pulled_as_they_come() {
     while seen < 3 {
         seen += server.ok(&asked).await.matches("<p:Number>").count();
     }
-    // None comes: the client's time, and the Pull's own.
+    // 6.1: none comes: the client's time, and the Pull's own.
     for (headers, more) in [
         ("<w:OperationTimeout>PT0.2S</w:OperationTimeout>", ""),
         ("", "<n:MaxTime>PT0.2S</n:MaxTime>"),
@@ -68,7 +68,7 @@ async fn events_are_pulled_as_they_come() {
         assert!(reply.contains("<s:Value>w:TimedOut</s:Value>"), "{reply}");
         assert!(reply.contains("Code=\"2150858793\""), "{reply}");
     }
-    // It lasts longer, and ends; whoever still waits is told.
+    // 10.5, 10.3, 10.4: it lasts longer, and ends; whoever still waits is told.
     let renew = manage("Renew", &identifier, "<e:Expires>PT2H</e:Expires>");
     let reply = server.ok(&renew).await;
     assert!(
@@ -109,6 +109,7 @@ async fn a_subscription_ends_with_its_time_or_its_release() {
     let reply = server.ok(&subscribe(PULL, &short)).await;
     let context = between(&reply, "<n:EnumerationContext>", "<").to_owned();
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    // 10.2.9.5, as of an enumeration: 8.4, 8.5.
     let (_, reply) = server.send(&pull(&context, "", "")).await;
     assert!(reply.contains("n:InvalidEnumerationContext"), "{reply}");
     let reply = server
@@ -158,7 +159,8 @@ async fn a_reader_pulls_events_and_does_not_say_where_we_send_to() {
     server.stop().await;
 }
 
-/// Where it is said; what is sent; the subcode, the detail's last step, the number.
+/// Where it is said, in DSP0226 1.0.0 unless it says otherwise; what is sent; the subcode,
+/// the detail's last step, the number.
 type Case = (
     &'static str,
     String,
@@ -238,7 +240,7 @@ async fn what_cannot_be_subscribed_to_has_its_fault() {
             2150858778,
         ),
         (
-            "10.4",
+            "10.5",
             manage("Renew", "none", ""),
             "e:InvalidMessage",
             None,
@@ -252,7 +254,7 @@ async fn what_cannot_be_subscribed_to_has_its_fault() {
             2150858789,
         ),
         (
-            "10.5",
+            "10.4",
             manage("Unsubscribe", "none", "").replace("Identifier", "Other"),
             "e:InvalidMessage",
             None,
@@ -277,7 +279,7 @@ async fn what_cannot_be_subscribed_to_has_its_fault() {
             "FormatSecurityToken",
         ),
         unsupported(
-            "10.2.1",
+            "R10.2.1-7",
             to("<w:ContentEncoding>EBCDIC</w:ContentEncoding>", ""),
             "CharacterSet",
         ),

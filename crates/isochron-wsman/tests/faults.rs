@@ -1,5 +1,5 @@
-//! Every fault, with the place in the specification that asks for it: DSP0226 unless it
-//! says otherwise. A fault is HTTP's 500 with a subcode, a detail where there is one, and
+//! Every fault, with the rule or else the section that asks for it: of DSP0226 1.0.0 unless
+//! it says otherwise. A fault is HTTP's 500 with a subcode, a detail where there is one, and
 //! Microsoft's number (MS-WSMV §2.2.4.43).
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
@@ -117,14 +117,21 @@ fn headers() -> Vec<Case> {
             2150858769,
         ),
         (
-            "5.4.2",
+            "R5.4.2-2",
             one("").replace("role/anonymous", "role/other"),
             "w:UnsupportedFeature",
             Some("AddressingMode"),
             2150858818,
         ),
         (
-            "5.1.2.1",
+            "R5.4.3-3",
+            one("<a:FaultTo><a:Address>http://x</a:Address></a:FaultTo>"),
+            "w:UnsupportedFeature",
+            Some("AddressingMode"),
+            2150858818,
+        ),
+        (
+            "R5.1.2.1-3",
             without(
                 "<w:ResourceURI s:mustUnderstand=\"true\">",
                 "</w:ResourceURI>",
@@ -134,7 +141,7 @@ fn headers() -> Vec<Case> {
             2150858752,
         ),
         (
-            "5.1.2.1",
+            "R13.1-6",
             one("").replace(WMI, &"http://x/".repeat(600)),
             "w:EncodingLimit",
             Some("URILimitExceeded"),
@@ -215,14 +222,14 @@ fn resources() -> Vec<Case> {
             2150858752,
         ),
         (
-            "DSP0227 16",
+            "14.6",
             get("T_Thing", &selectors(&[("Name", "none")])),
             unreachable,
             None,
             2150858752,
         ),
         (
-            "DSP0227 R6-1",
+            "DSP0227 7",
             get("*", ""),
             "a:ActionNotSupported",
             None,
@@ -283,7 +290,7 @@ fn resources() -> Vec<Case> {
             2150858771,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             envelope(
                 &format!("{WMI}/T_Thing/None"),
                 &format!("{WMI}/T_Thing"),
@@ -295,7 +302,7 @@ fn resources() -> Vec<Case> {
             2150858771,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             envelope(
                 &format!("{WMI}/T_Only/Work"),
                 &format!("{WMI}/T_Thing"),
@@ -323,99 +330,99 @@ fn bodies() -> Vec<Case> {
     };
     vec![
         (
-            "7.5",
+            "7.6",
             create("<Nome>x</Nome>"),
             representation,
             Some("InvalidValues"),
             2150858773,
         ),
         (
-            "7.5",
+            "7.6",
             create("<Size>big</Size>"),
             representation,
             Some("InvalidValues"),
             2150858773,
         ),
         (
-            "7.5",
+            "7.6",
             create("<Name>x</Name><Name>y</Name>"),
             representation,
             Some("InvalidValues"),
             2150858773,
         ),
         (
-            "7.5",
+            "7.6",
             other,
             representation,
             Some("InvalidNamespace"),
             2150858773,
         ),
         (
-            "7.5",
+            "7.6",
             create("<Name>one</Name>"),
             "w:AlreadyExists",
             None,
             2150858803,
         ),
-        ("7.3", put(""), "w:SchemaValidationError", None, 2150858817),
+        ("7.4", put(""), "w:SchemaValidationError", None, 2150858817),
         (
-            "7.3",
+            "7.4",
             put("<T_Thing><Name>two</Name></T_Thing>"),
             representation,
             Some("InvalidValues"),
             2150858773,
         ),
         (
-            "7.3",
+            "7.4",
             put("<T_Only/>"),
             representation,
             Some("InvalidValues"),
             2150858773,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("<p:Nothing>1</p:Nothing>"),
             parameter,
             Some("InvalidName"),
             2150858810,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("<p:Numbers>1</p:Numbers><p:Numbers>x</p:Numbers>"),
             parameter,
             Some("TypeMismatch"),
             2150858810,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("<p:Flag>1</p:Flag><p:Flag>0</p:Flag>"),
             parameter,
             Some("TypeMismatch"),
             2150858810,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("<p:At>soon</p:At>"),
             parameter,
             Some("TypeMismatch"),
             2150858810,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("<p:Other><a:Address>x</a:Address></p:Other>"),
             parameter,
             Some("InvalidValue"),
             2150858810,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("<p:Settings><x/><y/></p:Settings>"),
             parameter,
             Some("TypeMismatch"),
             2150858810,
         ),
         (
-            "DSP0227 10",
+            "DSP0227 11",
             work("").replace("Work_INPUT", "Other_INPUT"),
             "w:SchemaValidationError",
             None,
@@ -465,7 +472,7 @@ fn enumerations() -> Vec<Case> {
             2150858818,
         ),
         (
-            "DSP0227 8.3",
+            "DSP0227 9.3",
             enumerate("<b:PolymorphismMode>All</b:PolymorphismMode>"),
             "b:PolymorphismModeNotSupported",
             None,
@@ -518,14 +525,14 @@ fn enumerations() -> Vec<Case> {
             2150858778,
         ),
         (
-            "DSP0227 17",
+            "DSP0227 R8.2.1-4",
             filter(ASSOCIATIONS, "<b:AssociatedInstances/>"),
             cannot,
             None,
             2150858778,
         ),
         (
-            "DSP0227 17",
+            "R8.2.1-3",
             filter(
                 ASSOCIATIONS,
                 "<b:AssociatedInstances/><b:AssociatedInstances/>",
@@ -590,7 +597,7 @@ fn documents() -> Vec<Case> {
             2150858817,
         ),
         (
-            "13.1",
+            "SOAP 1.2 part 1, 5",
             holding("<!ENTITY x 'y'>&x;"),
             schema,
             None,
@@ -650,12 +657,14 @@ async fn each_mistake_has_its_fault() {
 #[tokio::test]
 async fn what_is_not_understood_is_named() {
     let server = Running::start(Config::default()).await;
+    // R5.2-2.
     let header = |more: &str| one(&format!("<z:New xmlns:z=\"urn:z\" {more}/>"));
     let (_, reply) = server.send(&header("s:mustUnderstand=\"1\"")).await;
+    // SOAP 1.2 part 1, 5.4.8.
     let named = "<s:NotUnderstood xmlns:u0=\"urn:z\" qname=\"u0:New\"/>";
     assert!(reply.contains(named), "{reply}");
     assert!(reply.contains("<a:RelatesTo>uuid:5E6FD101"), "{reply}");
-    // What may be passed over is, and what others have to understand.
+    // SOAP 1.2 part 1, 5.2: what may be passed over is, and what others have to understand.
     for more in [
         "",
         "s:mustUnderstand=\"false\"",
@@ -682,6 +691,7 @@ async fn what_takes_longer_than_the_client_waits_times_out() {
         "{}<w:OperationTimeout>PT0.2S</w:OperationTimeout>",
         selectors(&[("Name", "one")])
     );
+    // 6.1.
     let slow = envelope(&format!("{resource}/Slow"), &resource, &headers, "");
     let (status, reply) = server.send(&slow).await;
     assert_eq!(status, 500);
@@ -745,6 +755,7 @@ async fn a_reply_that_does_not_fit_is_not_sent() {
     let namespace = selectors(&[("__cimnamespace", NAMESPACE)]);
     let create = envelope(&format!("{TRANSFER}/Create"), &resource, &namespace, &body);
     server.ok(&create).await;
+    // R6.2-2.
     let size = "<w:MaxEnvelopeSize s:mustUnderstand=\"true\">10000</w:MaxEnvelopeSize>";
     let named = selectors(&[("__cimnamespace", NAMESPACE), ("Name", "big")]);
     let headers = format!("{named}{size}");
@@ -755,7 +766,7 @@ async fn a_reply_that_does_not_fit_is_not_sent() {
         reply.contains("faultDetail/MaxEnvelopeSizeExceeded"),
         "{reply}"
     );
-    // R6.2-2: what is done is not undone, and that is said.
+    // What is done is not undone, and that is said.
     let body = format!("<T_Thing xmlns=\"{resource}\"><Size>1</Size></T_Thing>");
     let put = envelope(&format!("{TRANSFER}/Put"), &resource, &headers, &body);
     let (status, reply) = server.send(&put).await;
@@ -882,7 +893,7 @@ async fn nobody_in_particular_reaches_nothing() {
 }
 
 /// Who says nothing is let in here; who says that there is a certificate is not nobody in
-/// particular, and has to have one.
+/// particular, and has to have one (annex C.3.5).
 #[tokio::test]
 async fn a_certificate_that_is_not_there_lets_nobody_in() {
     struct Anybody;

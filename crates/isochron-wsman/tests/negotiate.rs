@@ -1,5 +1,5 @@
 //! Logging in by NTLM on a connection, and all that must not get in that way: each ends
-//! before the provider.
+//! before the provider (RFC 4559, MS-NLMP 3.3.2, MS-SPNG 3.2.5, MS-WSMV 2.2.9.1).
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 

@@ -1,4 +1,5 @@
-//! Every operation, with what exactly is answered.
+//! Every operation, with what exactly is answered, and beside it the rule or else the section
+//! that asks for it: of DSP0226 1.0.0, DSP0227 1.0.0 and DSP0230 1.0.1.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 
@@ -45,6 +46,7 @@ fn context(reply: &str) -> String {
     between(reply, "<n:EnumerationContext>", "<").to_owned()
 }
 
+/// Get: 7.3, R6.3-4 (`xml:lang`), 5.4.4 (`RelatesTo`); values: DSP0230 8, 9.
 #[tokio::test]
 async fn an_instance_is_got_with_every_kind_of_value() {
     let server = Running::start(Config::default()).await;
@@ -81,6 +83,7 @@ async fn an_instance_is_got_with_every_kind_of_value() {
     server.stop().await;
 }
 
+/// 5.1.2, DSP0227 6.1 and 6.3, MS-WSMV 3.1.4.1.1.
 #[tokio::test]
 async fn both_families_of_uris_and_references_name_the_same() {
     let server = Running::start(Config::default()).await;
@@ -125,6 +128,7 @@ async fn both_families_of_uris_and_references_name_the_same() {
     server.stop().await;
 }
 
+/// 5.1.2.2; a method: DSP0227 11.
 #[tokio::test]
 async fn the_only_instance_of_a_class_need_not_be_selected() {
     let server = Running::start(Config::default()).await;
@@ -141,6 +145,7 @@ async fn the_only_instance_of_a_class_need_not_be_selected() {
     server.stop().await;
 }
 
+/// Create: R7.6-5; Put: 7.4; Delete: 7.5.
 #[tokio::test]
 async fn an_instance_is_created_changed_and_deleted() {
     let server = Running::start(Config::default()).await;
@@ -199,6 +204,7 @@ async fn an_instance_is_created_changed_and_deleted() {
     server.stop().await;
 }
 
+/// 9, DSP0227 11, DSP0230 10.3 (the action).
 #[tokio::test]
 async fn a_method_takes_and_gives_every_kind_of_parameter() {
     let server = Running::start(Config::default()).await;
@@ -317,7 +323,7 @@ async fn a_method_takes_and_gives_every_kind_of_parameter() {
 async fn enumerations_are_read_in_pages() {
     let server = Running::start(Config::default()).await;
     let resource = format!("{WMI}/T_Many");
-    // Not optimized: no items come at first, and one by one where nothing is said.
+    // 8.4. Not optimized: no items come at first, and one by one where nothing is said.
     let reply = enumerate(&server, &resource, "").await;
     assert!(!reply.contains("<w:Items>"), "{reply}");
     let all = format!("{WMI}/*");
@@ -328,9 +334,10 @@ async fn enumerations_are_read_in_pages() {
     assert_eq!(reply.matches("<p:T_Many ").count(), 20, "{reply}");
     let reply = pull(&server, &resource, &context(&reply), more).await;
     assert_eq!(reply.matches("<p:T_Many ").count(), 4, "{reply}");
+    // R8.4-8.
     assert!(reply.contains("<n:EndOfSequence/>"), "{reply}");
     assert!(!reply.contains("<n:EnumerationContext>"), "{reply}");
-    // Optimized, all at once.
+    // R8.2.3-5: optimized, all at once.
     let optimized = "<w:OptimizeEnumeration/><w:MaxElements>32000</w:MaxElements>";
     let reply = enumerate(&server, &resource, optimized).await;
     assert_eq!(reply.matches("<p:T_Many ").count(), 25, "{reply}");
@@ -339,6 +346,7 @@ async fn enumerations_are_read_in_pages() {
     server.stop().await;
 }
 
+/// R6.2-2.
 #[tokio::test]
 async fn a_page_fits_into_the_envelope_that_is_asked_for() {
     let server = Running::start(Config::default()).await;
@@ -370,6 +378,7 @@ async fn a_page_fits_into_the_envelope_that_is_asked_for() {
     server.stop().await;
 }
 
+/// Expires: 8.2.1; Release: 8.5.
 #[tokio::test]
 async fn a_released_enumeration_is_gone_and_others_contexts_are_nobodys() {
     let server = Running::start(Config::default()).await;
@@ -391,6 +400,7 @@ async fn a_released_enumeration_is_gone_and_others_contexts_are_nobodys() {
     server.stop().await;
 }
 
+/// EnumerationMode: 8.7; PolymorphismMode: DSP0227 9.3.
 #[tokio::test]
 async fn items_are_objects_or_references_and_subclasses_are_seen_as_asked() {
     let server = Running::start(Config::default()).await;
@@ -434,6 +444,8 @@ async fn items_are_objects_or_references_and_subclasses_are_seen_as_asked() {
     server.stop().await;
 }
 
+/// WQL: MS-WSMV 3.1.4.1.13; CQL: DSP0227 8.1; selectors: annex E; associations: DSP0227 8.2,
+/// parts of what they lead to: DSP0227 R8.2.1-10.
 #[tokio::test]
 async fn filters_are_queries_selectors_and_associations() {
     let server = Running::start(Config::default()).await;
@@ -537,6 +549,7 @@ async fn filters_are_queries_selectors_and_associations() {
     server.stop().await;
 }
 
+/// MS-WSMV 3.1.4.1.38, DSP0227 1.1.0 15.3 and 15.4.
 #[tokio::test]
 async fn classes_are_declared_as_cim_xml_has_them() {
     let server = Running::start(Config::default()).await;
@@ -560,6 +573,7 @@ async fn classes_are_declared_as_cim_xml_has_them() {
     server.stop().await;
 }
 
+/// 11.
 #[tokio::test]
 async fn identify_is_answered_in_the_namespace_of_the_question() {
     let server = Running::start(Config::default()).await;
@@ -588,7 +602,7 @@ async fn identify_is_answered_in_the_namespace_of_the_question() {
             assert!(reply.starts_with(&expected), "{reply}");
         }
     }
-    // Nothing else is answered to who does not say who they are.
+    // R5.3-2: nothing else is answered to who does not say who they are.
     let get = envelope(&format!("{TRANSFER}/Get"), &format!("{WMI}/T_Only"), "", "");
     let headers = ["Content-Type: application/soap+xml"];
     let (status, _, reply) = server
@@ -606,6 +620,7 @@ async fn identify_is_answered_in_the_namespace_of_the_question() {
     server.stop().await;
 }
 
+/// R13.1-5.
 #[tokio::test]
 async fn utf_16_is_read_and_answered_in() {
     let server = Running::start(Config::default()).await;

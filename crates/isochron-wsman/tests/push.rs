@@ -1,5 +1,6 @@
 //! Subscriptions whose events are delivered by us (DSP0226 §10), to receivers on real
-//! sockets. Beside each assertion is the rule that asks for it.
+//! sockets. Beside each assertion is the rule, or else the section, that asks for it: of
+//! DSP0226 1.0.0 unless it says otherwise.
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it cannot have")]
 
@@ -39,7 +40,7 @@ async fn subscribed(server: &Running, mode: &str, delivery: &str, more: &str) ->
     let query = filter("SELECT * FROM CIM_InstModification");
     let sent = subscribe_to(mode, "", delivery, &format!("{more}{query}"));
     let reply = server.ok(&sent).await;
-    // 10.2.4: a context is of a subscription whose events are pulled.
+    // 10.2.4, 10.2.9.5: a context is of a subscription whose events are pulled.
     let pulled = reply.contains("<n:EnumerationContext>");
     assert_eq!(pulled, mode == PULL, "{reply}");
     between(&reply, "<e:Identifier>", "<").to_owned()
@@ -83,7 +84,7 @@ async fn events_are_pushed_as_they_come_one_in_each_message() {
     let first = &received[0];
     // 10.2.8: the action of events that have no other.
     assert_eq!(first.action(), "Event");
-    // WS-Addressing 2.3: the reference's headers go with every message.
+    // WS-Addressing 2004/08, 2.3: the reference's headers go with every message.
     for part in [
         format!("<a:To>{}?a=b</a:To>", sink.url),
         format!("<q:Identifier xmlns:q=\"{EVENTING}\">mine &amp; only</q:Identifier>"),
@@ -95,15 +96,16 @@ async fn events_are_pushed_as_they_come_one_in_each_message() {
     }
     // 10.7: nothing is to be acknowledged.
     assert!(!first.envelope.contains("AckRequested"));
+    // R5.4.4-2.
     let ids: std::collections::HashSet<_> = received.iter().map(|one| one.id()).collect();
     assert_eq!(ids.len(), 10);
 
-    // 10.4, 10.3: it lasts longer.
+    // 10.5, 10.3: it lasts longer.
     let renew = manage("Renew", &identifier, "<e:Expires>PT2H</e:Expires>");
     server.ok(&renew).await;
     let reply = server.ok(&manage("GetStatus", &identifier, "")).await;
     assert!(reply.contains("<e:Expires>P0DT1H59M"), "{reply}");
-    // 10.5: and ends.
+    // 10.4: and ends.
     server.ok(&manage("Unsubscribe", &identifier, "")).await;
     let after = subscribed(&server, PUSH, &notify_to(&sink.url), "").await;
     happens(&server, [10]);
@@ -122,7 +124,7 @@ async fn events_are_pushed_as_they_come_one_in_each_message() {
 async fn what_is_not_acknowledged_is_sent_again_before_the_next() {
     let server = Running::start(Config::default()).await;
     let sink = Sink::start(Answer::Ack).await;
-    // 10.7: none of these is an acknowledgement; 10.8: a receiver's trouble passes.
+    // 10.2.9.3, 10.7: none of these is an acknowledgement; 10.8: a receiver's trouble passes.
     let unwell = [
         Answer::Accepted,
         Answer::OtherAck,
@@ -183,7 +185,7 @@ async fn heartbeats_come_where_no_event_does() {
     let sink = Sink::start(Answer::Ack).await;
     let delivery = format!("{}<w:Heartbeats>PT1S</w:Heartbeats>", notify_to(&sink.url));
     for mode in [PUSH, EVENTS] {
-        // 10.2.5.
+        // R10.2.5-2.
         let before = sink.received().len();
         let identifier = subscribed(&server, mode, &delivery, "").await;
         let received = sink.wait(before + 1).await;
@@ -204,7 +206,8 @@ async fn a_subscription_ends_where_delivery_fails_and_that_is_told() {
         format!("http://{}", socket.local_addr().unwrap())
     };
     let sink = Sink::start(Answer::Ack).await;
-    // 10.2.3: nobody is there; 10.8: the receiver refuses, each in its way.
+    // 10.2.3: nobody is there; 10.8: the receiver refuses, each in its way. By MS-WSMV
+    // 3.1.4.1.30.2 a server of Windows does not tell of DeliveryRefused.
     let mut told = 0;
     for answer in [
         None,
@@ -276,6 +279,7 @@ async fn nothing_is_sent_in_the_name_of_somebody_who_is_gone() {
     happens(&server, [0]);
     sink.wait(1).await;
     ada.gone.store(true, Ordering::SeqCst);
+    // 10.6.
     happens(&server, [1]);
     let received = sink.wait(2).await;
     assert_eq!(received[0].numbers(), [0]);
@@ -294,7 +298,7 @@ async fn the_end_of_the_server_is_told() {
     for mode in [PUSH, PULL] {
         subscribed(&server, mode, &notify_to(&sink.url), &end_to(&sink.url)).await;
     }
-    // One that is ended by its client, or that asked for nothing, is told of nothing.
+    // 10.6. One that is ended by its client, or that asked for nothing, is told of nothing.
     let ended = subscribed(&server, PUSH, &notify_to(&sink.url), &end_to(&sink.url)).await;
     server.ok(&manage("Unsubscribe", &ended, "")).await;
     server
@@ -322,7 +326,7 @@ async fn a_receiver_that_does_not_answer_holds_up_nobody_else() {
     subscribed(&server, PUSH_WITH_ACK, &notify_to(&quick.url), "").await;
     happens(&server, 0..10);
     quick.wait(10).await;
-    // It has the first, and gets no other before it has answered.
+    // 10.2.9: it has the first, and gets no other before it has answered.
     assert_eq!(slow.wait(1).await.len(), 1);
     server.stop().await;
     slow.stop().await;
@@ -406,14 +410,14 @@ async fn a_receivers_password_and_charset_are_as_the_subscriber_says() {
     happens(&server, [5]);
     sink.wait(2).await;
     server.stop().await;
-    // Two events and an end.
+    // Two events and an end; R10.2.1-7: in the charset that was asked for.
     let received = sink.received();
     assert_eq!(received.len(), 3);
     for one in received {
         assert_eq!(one.headers["authorization"], "Basic YWRhOm9wZW4gc2VzYW1l");
         assert_eq!(one.charset, Charset::Utf16);
     }
-    // The password is for the receiver that it was given for.
+    // 10.2.1: the password is for the receiver that it was given for.
     let received = other.received();
     assert_eq!(received.len(), 1);
     assert!(!received[0].headers.contains_key("authorization"));

@@ -74,7 +74,7 @@ impl Direction {
     }
 
     /// The signature of SPNEGO's list, which leaves the cipher as it is (MS-SPNG
-    /// §3.3.5.1).
+    /// §3.2.5.1).
     fn beside(&mut self, message: &[u8]) -> [u8; 16] {
         self.signature(message, |this, sum| {
             cipher(&this.sealing).apply_keystream(sum)

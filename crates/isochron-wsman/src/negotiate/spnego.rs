@@ -6,10 +6,11 @@ use super::der::{element, only, take};
 
 /// The object identifier of SPNEGO, 1.3.6.1.5.5.2.
 const SPNEGO: &[u8] = b"\x2b\x06\x01\x05\x05\x02";
-/// That of NTLM, 1.3.6.1.4.1.311.2.2.10 (MS-SPNG §1.9).
+/// That of NTLM, 1.3.6.1.4.1.311.2.2.10 (MS-NLMP §1.9).
 const NTLM: &[u8] = b"\x2b\x06\x01\x04\x01\x82\x37\x02\x02\x0a";
 
-/// Those of Kerberos, 1.2.840.113554.1.2.2, and 1.2.840.48018.1.2.2 (MS-SPNG §3.1.5.2).
+/// Those of Kerberos, 1.2.840.113554.1.2.2, and 1.2.840.48018.1.2.2 (MS-SPNG §3.1.5.2,
+/// §3.2.5).
 const KERBEROS: [&[u8]; 2] = [
     b"\x2a\x86\x48\x86\xf7\x12\x01\x02\x02",
     b"\x2a\x86\x48\x82\xf7\x12\x01\x02\x02",

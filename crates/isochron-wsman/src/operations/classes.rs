@@ -1,5 +1,5 @@
 //! The declarations of classes, which CIM cmdlets ask for before they show anything
-//! (MS-WSMV §3.1.4.1.30, "CIM-XML"): CLASS elements of DSP0201.
+//! (MS-WSMV §3.1.4.1.38): CLASS elements of DSP0201.
 
 use futures::stream::{self, StreamExt};
 use isochron_cim::{CimError, Class, ClassQuery, Instance, InstanceStream, Name, Value};

@@ -1,4 +1,4 @@
-//! Enumerate, Pull and Release (DSP0226 §8, DSP0227 §8).
+//! Enumerate, Pull and Release (DSP0226 §8, DSP0227 §9).
 //!
 //! A page ends where the client's MaxEnvelopeSize does; the item that did not fit is the
 //! next page's first. A context belongs to the caller who opened it, in whichever
@@ -31,7 +31,7 @@ pub(crate) enum Mode {
     ObjectsAndReferences,
 }
 
-/// How subclasses are seen (DSP0227 §8.3).
+/// How subclasses are seen (DSP0227 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Polymorphism {
     /// As what they are.

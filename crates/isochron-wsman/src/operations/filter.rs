@@ -1,5 +1,5 @@
 //! Filters of enumerations: queries in WQL and CQL, selectors, and associations
-//! (DSP0226 §8.3, DSP0227 §7 and §17).
+//! (DSP0226 §8.3, DSP0227 §8).
 
 use futures::stream::{StreamExt, TryStreamExt};
 use isochron_cim::query::Query;
@@ -162,7 +162,7 @@ fn same(found: &Value, wanted: &Value) -> bool {
 }
 
 /// What a walk leads to: `AssociatedInstances` to objects, `AssociationInstances` to the
-/// associations (DSP0227 §17).
+/// associations (DSP0227 §8.2).
 async fn associations(
     operation: &Operation,
     cx: &RequestContext,

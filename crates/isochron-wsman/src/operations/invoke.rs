@@ -1,4 +1,4 @@
-//! Methods: the action is the class's URI and the method's name (DSP0227 §10).
+//! Methods: the action is the class's URI and the method's name (DSP0227 §11, DSP0230 §10.3).
 
 use indexmap::IndexMap;
 use isochron_cim::{Class, Invocation, Method, MethodTarget, Name, TypedValue, Value};

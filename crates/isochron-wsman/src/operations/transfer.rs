@@ -1,4 +1,4 @@
-//! Get, Put, Create and Delete of instances (DSP0226 §7, DSP0227 §9).
+//! Get, Put, Create and Delete of instances (DSP0226 §7, DSP0227 §7).
 
 use isochron_cim::{Instance, RequestContext};
 
@@ -25,7 +25,7 @@ impl Operation {
         let class = self.decoder(&cx).class(resource.class()?).await?;
         let path = self.target(&cx, &class).await?;
         let mut changes = self.representation(&cx, &resource).await?;
-        // Keys name the instance, and may be sent along as they are (DSP0226 §7.3).
+        // Keys name the instance, and may be sent along as they are (DSP0226 §7.4).
         for (name, key) in &path.keys {
             let given = changes.properties.shift_remove(name);
             let given = given.and_then(|property| property.value.value);

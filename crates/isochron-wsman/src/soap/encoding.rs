@@ -1,5 +1,5 @@
-//! Characters on the wire: UTF-8 and UTF-16, which both have to be read (DSP0226
-//! R13.1-5); a reply is in what its request was in.
+//! Characters on the wire: UTF-8 and UTF-16. A reply is in what its request was in, and
+//! in UTF-8 where that is not read (DSP0226 R13.1-5).
 
 use super::{Fault, Kind};
 

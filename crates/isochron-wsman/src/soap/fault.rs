@@ -1,6 +1,6 @@
 //! Faults: what DSP0226 §14.6 lists, with Microsoft's number for each (MS-WSMV
 //! §2.2.4.43), which is all that some clients look at, and CIM's error where there is
-//! one (DSP0227 §16).
+//! one (DSP0227).
 
 use isochron_cim::{CimError, Status};
 use isochron_cimxml::decode::DecodeError;
@@ -212,7 +212,7 @@ impl Fault {
     }
 }
 
-/// CIM's error as an instance (DSP0227 §16).
+/// CIM's error as an instance (DSP0227).
 fn cim_error(out: &mut String, error: &CimError) {
     out.push_str("<c:CIM_Error");
     attribute(out, "xmlns:c", &format!("{CIM_SCHEMA}/CIM_Error"));
@@ -225,7 +225,7 @@ fn cim_error(out: &mut String, error: &CimError) {
 }
 
 impl From<CimError> for Fault {
-    /// DSP0227 §16, "CIM error messages".
+    /// The fault for each of CIM's errors (DSP0227).
     fn from(error: CimError) -> Self {
         let (kind, detail) = match error.status {
             Status::AccessDenied => (Kind::ACCESS_DENIED, None),

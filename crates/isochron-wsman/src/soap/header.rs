@@ -15,7 +15,7 @@ use crate::names::{ADDRESSING, ANONYMOUS, EVENTING, SECURITY, SOAP, TRUST, WSMAN
 /// `OptionLimit`).
 const SET_MAX: usize = 256;
 
-/// The longest URI, in bytes (DSP0226 §5.1.2.1 asks for 2048 at least).
+/// The longest URI, in bytes (DSP0226 R13.1-6 asks for 2048 at least).
 const URI_MAX: usize = 4096;
 
 /// The least envelope that a client may ask replies to fit in (DSP0226 R6.2-4).
@@ -352,7 +352,7 @@ fn credentials(tokens: &Node) -> Option<Credentials> {
     })
 }
 
-/// Replies go back on the connection (DSP0226 §5.4.2).
+/// Replies go back on the connection (DSP0226 R5.4.2-2, R5.4.3-3).
 fn reply_to(block: &Node) -> Result<(), Fault> {
     match block.child(ADDRESSING, "Address").map(Node::value) {
         Some(ANONYMOUS) => Ok(()),

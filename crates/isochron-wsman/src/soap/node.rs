@@ -129,7 +129,7 @@ impl Node {
         out.push('>');
     }
 
-    /// The class that `xsi:type="p:Class_Type"` names (DSP0230 §5.2); some leave out the
+    /// The class that `xsi:type="p:Class_Type"` names (DSP0230 §9); some leave out the
     /// prefix.
     pub fn class_type(&self) -> Option<&str> {
         let named = self.attribute_in(XSI, "type")?.trim();

@@ -45,7 +45,7 @@ impl Encoder<'_> {
         close(out, &tag);
     }
 
-    /// Appends the result of a method, `Method_OUTPUT` (DSP0227 §10).
+    /// Appends the result of a method, `Method_OUTPUT` (DSP0227 §11).
     pub(crate) fn output(
         &self,
         out: &mut String,

@@ -1,5 +1,5 @@
 //! Datetimes: CIM's 25 characters and XML Schema's `dateTime` and `duration` (DSP0230
-//! §5.3.6). What only CIM can say (a field that is not known) stays in its words.
+//! §8). What only CIM can say (a field that is not known) stays in its words.
 
 use isochron_cim::DateTime;
 use time::OffsetDateTime;

@@ -11,7 +11,7 @@ use super::endpoint::Endpoint;
 use crate::names::{EVENTING, WSMAN};
 use crate::soap::{Charset, Credentials, ENVELOPE_MIN, Fault, Kind, Node, duration};
 
-/// The delivery modes (DSP0226 §10.2.7; without one it is Push, WS-Eventing §4.1).
+/// The delivery modes (DSP0226 §10.2.7; without one it is Push, WS-Eventing §3.1).
 const PULL: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/Pull";
 const PUSH: &str = "http://schemas.xmlsoap.org/ws/2004/08/eventing/DeliveryModes/Push";
 const PUSH_WITH_ACK: &str = "http://schemas.dmtf.org/wbem/wsman/1/wsman/PushWithAck";

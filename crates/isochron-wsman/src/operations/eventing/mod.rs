@@ -1,5 +1,5 @@
 //! Subscriptions: Subscribe, Renew, GetStatus and Unsubscribe, the Pull that waits for
-//! events, and their delivery by us (DSP0226 §10, MS-WSMV §3.1.4.13).
+//! events, and their delivery by us (DSP0226 §10, MS-WSMV §3.1.4.6).
 //!
 //! A subscription has a queue, which a task fills. Either its client asks for what came: a
 //! Pull waits for the first event as long as the client's OperationTimeout, and takes along
