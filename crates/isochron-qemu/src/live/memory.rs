@@ -494,11 +494,18 @@ pub(crate) async fn load(machine: &LiveQemu, path: &Path) -> Result<(), Hypervis
     machine.qmp.run(&incoming).await?;
     let started = Instant::now();
     loop {
-        match machine.migration().await?.phase() {
+        let over = started.elapsed() > LOAD;
+        let migration = match machine.migration().await {
+            // QEMU reads 128 MiB of a file at a time without listening, however long the
+            // disk takes for them.
+            Err(QmpError::Timeout { .. }) if !over => continue,
+            migration => migration?,
+        };
+        match migration.phase() {
             Phase::Completed if machine.status().await?.status != "inmigrate" => break,
             Phase::Failed(text) => return Err(HypervisorError::Failed(text)),
             // A load tells nothing of its progress.
-            _ if started.elapsed() > LOAD => {
+            _ if over => {
                 return Err(HypervisorError::Timeout(
                     "loading memory does not end".to_owned(),
                 ));
