@@ -249,7 +249,7 @@ impl Stage {
     }
 
     /// What a machine does, when no merge in the background has stopped it for a moment.
-    async fn power_at_rest(&self, id: MachineId) -> Result<Power, String> {
+    pub(super) async fn power_at_rest(&self, id: MachineId) -> Result<Power, String> {
         let mut is = self.engine.power(id).await.map_err(say)?;
         for _ in 0..20 {
             if is != Power::Paused {

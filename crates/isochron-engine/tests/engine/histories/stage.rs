@@ -416,7 +416,7 @@ impl Stage {
             stood: BTreeMap::new(),
         };
         for (id, _) in &self.machines {
-            let power = self.engine.power(*id).await.map_err(|e| e.to_string())?;
+            let power = self.power_at_rest(*id).await?;
             round.power_before.insert(*id, power);
             round
                 .written_before
