@@ -18,8 +18,8 @@ use isochron_engine::ports::{
     Guard, Guarded, Hypervisor, HypervisorError, LayerFile, LiveMachine, Overlay, Start,
 };
 use qapi::qmp;
+use tokio::join;
 use tokio::sync::{Mutex, OnceCell};
-use tokio::try_join;
 
 use crate::accel;
 use crate::args::disk_name;
@@ -94,14 +94,18 @@ impl QemuHypervisor {
         let cut = files.cut();
         let trigger = async {
             match Connection::negotiate(&cut, name, answer).await {
-                // It was started before there was one.
-                Err(error) if is_absence(&error) => Ok(None),
-                opened => opened.map(|qmp| Some(Trigger::new(qmp))),
+                Ok(qmp) => Some(Trigger::new(qmp)),
+                // A machine from before there was one, or somebody holds it: all is said
+                // on the first monitor then.
+                Err(error) => {
+                    tracing::debug!(machine = name, %error, "pauses will be longer");
+                    None
+                }
             }
         };
         let qmp = files.qmp();
-        let (qmp, trigger) =
-            try_join!(Connection::open(&qmp, name, answer), trigger).map_err(unreachable)?;
+        let (qmp, trigger) = join!(Connection::open(&qmp, name, answer), trigger);
+        let qmp = qmp.map_err(unreachable)?;
         let agent = definition.guest_agent.then(|| files.agent());
         let names = (0..definition.disks.len()).map(|index| disk_name(definition, index));
         let identity = Identity {

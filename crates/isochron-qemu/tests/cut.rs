@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::time::Duration;
 
 use common::*;
@@ -231,12 +232,19 @@ async fn an_exchange_that_was_begun_is_taken_back_or_seen_to_its_end() {
     }
     drop(live);
 
-    // Another daemon, and a machine that was started before there was such a monitor.
+    // Another daemon; one that finds the monitor taken; and a machine that was started
+    // before there was one.
     host.new_daemon();
     let live = common::live(&host.qemu, &vm.machine).await;
     host.snapshot(&mut vm, &*live).await;
     drop(live);
-    std::fs::remove_file(host.observe(&vm).with_file_name("cut.sock")).unwrap();
+    let socket = host.observe(&vm).with_file_name("cut.sock");
+    host.new_daemon();
+    let taken = Monitor::open(&socket);
+    let live = common::live(&host.qemu, &vm.machine).await;
+    host.snapshot(&mut vm, &*live).await;
+    drop((live, taken));
+    std::fs::remove_file(&socket).unwrap();
     host.new_daemon();
     let live = common::live(&host.qemu, &vm.machine).await;
     host.snapshot(&mut vm, &*live).await;
@@ -312,6 +320,55 @@ async fn memory_is_saved_behind_a_running_guest_and_loads() {
         host.guest_reads(&vm, 1, 1, "0", "64k");
         host.qemu.kill(&vm.machine).await.unwrap();
     }
+}
+
+/// QEMU reads much of a file at a time without listening; on a slow disk that takes long.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_loads_while_qemu_does_not_listen() {
+    let host = Host::new();
+    let vm = host.machine(&[("root", QCOW2)]);
+    let live = host.qemu.start(vm.start()).await.unwrap();
+    live.resume().await.unwrap();
+    let mode = live.prepare_save(Power::Running).await.unwrap();
+    live.stop().await.unwrap();
+    let path = host.path("memory");
+    save(&*live, &path, &mode).await;
+    host.qemu.kill(&vm.machine).await.unwrap();
+
+    // A pipe that is filled half: QEMU is in the middle of it.
+    let pipe = host.path("pipe");
+    run("mkfifo", &[pipe.to_str().unwrap()]);
+    let (go, gone) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn({
+        let (pipe, memory) = (pipe.clone(), std::fs::read(&path).unwrap());
+        move || {
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
+            let (first, rest) = memory.split_at(memory.len() / 2);
+            pipe.write_all(first).unwrap();
+            gone.recv().unwrap();
+            pipe.write_all(rest).unwrap();
+        }
+    });
+    let hanging = async {
+        eventually("memory is being loaded", || {
+            let observer = host.observe(&vm);
+            observer.exists() && {
+                let migration = Monitor::open(&observer).run("query-migrate", json!({}));
+                migration.unwrap()["status"] == "active"
+            }
+        })
+        .await;
+        let pid = host.pid(&vm).unwrap();
+        signal(pid, Signal::STOP);
+        tokio::time::sleep(host.config.answer + Duration::from_millis(500)).await;
+        signal(pid, Signal::CONT);
+        go.send(()).unwrap();
+    };
+    let (live, ()) = tokio::join!(load(&host, &vm, &pipe), hanging);
+    writer.join().unwrap();
+    live.resume().await.unwrap();
+    assert_eq!(live.power().await.unwrap(), Power::Running);
+    host.qemu.kill(&vm.machine).await.unwrap();
 }
 
 /// Memory is held back until all members run, but no guest waits for a daemon that hangs.

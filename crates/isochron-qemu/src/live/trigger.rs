@@ -90,3 +90,68 @@ impl Trigger {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// What a real QEMU does not tell: which bytes it had when.
+    #[tokio::test]
+    async fn all_but_the_end_is_said_before_and_nothing_is_asked_until_it_is_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cut.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let greeting = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut qemu = BufReader::new(stream);
+            let mut line = String::new();
+            let hello = b"{\"QMP\":{\"version\":{},\"capabilities\":[]}}\n";
+            qemu.write_all(hello).await.unwrap();
+            qemu.read_line(&mut line).await.unwrap();
+            let id = line.rsplit(':').next().unwrap().trim();
+            let answer = format!("{{\"return\":{{}},\"id\":{id}\n");
+            qemu.write_all(answer.as_bytes()).await.unwrap();
+            qemu
+        };
+        let (qmp, mut qemu) = tokio::join!(Connection::negotiate(&path, "web", SHORT), greeting);
+        let trigger = Trigger::new(qmp.unwrap());
+        let mut bytes = [0; 1024];
+
+        let command = qmp::stop {};
+        trigger.load(&command).unwrap();
+        let count = qemu.read(&mut bytes).await.unwrap();
+        let said = String::from_utf8(bytes[..count].to_vec()).unwrap();
+        let whole = format!("{said}}}");
+        let whole: serde_json::Value = serde_json::from_str(&whole).unwrap();
+        assert_eq!(whole["execute"], "stop");
+        assert!(trigger.fire(&qmp::cont {}, SHORT).await.is_none());
+        let late = trigger.fire(&command, SHORT).await;
+        assert!(matches!(late, Some(Err(QmpError::Timeout { .. }))));
+        let count = qemu.read(&mut bytes).await.unwrap();
+        assert_eq!(&bytes[..count], b"}\n");
+
+        // It is not answered, and neither is what is asked behind it.
+        assert!(trigger.settle().await.is_err());
+        let count = qemu.read(&mut bytes).await.unwrap();
+        let asked = String::from_utf8(bytes[..count].to_vec()).unwrap();
+        assert!(asked.contains("query-status"), "{asked}");
+        let settled = trigger.settle();
+        tokio::pin!(settled);
+        assert!(timeout(SHORT / 5, &mut settled).await.is_err());
+        let count = qemu.read(&mut bytes).await.unwrap();
+        let asked = String::from_utf8(bytes[..count].to_vec()).unwrap();
+        let id = asked.rsplit(':').next().unwrap().trim();
+        let running = "{\"running\":true,\"status\":\"running\"}";
+        let answer = format!("{{\"return\":{running},\"id\":{id}\n");
+        qemu.write_all(answer.as_bytes()).await.unwrap();
+        settled.await.unwrap();
+        // Nothing is under way, so nothing is asked.
+        timeout(SHORT, trigger.settle()).await.unwrap().unwrap();
+    }
+}

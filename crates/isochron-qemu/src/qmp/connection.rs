@@ -2,8 +2,9 @@
 //! numbered commands and awaits their answers.
 //!
 //! What holds:
-//! - Commands are written whole and in the order of [`Connection::send`], also
-//!   when their answers are not awaited any more.
+//! - Commands are written whole (but for one that is [loaded](Connection::load)) and
+//!   in the order of [`Connection::send`], also when their answers are not awaited any
+//!   more.
 //! - QEMU writes an event before the answer to the command that caused it, and
 //!   the reader takes both in that order: when an answer is there, the
 //!   [`Pulse`] already shows its events.
@@ -54,6 +55,15 @@ type Outcome = Result<Result<Box<RawValue>, (ErrorClass, String)>, QmpError>;
 struct Outgoing {
     line: Vec<u8>,
     descriptor: Option<OwnedFd>,
+}
+
+impl Outgoing {
+    fn of(bytes: &[u8]) -> Self {
+        Self {
+            line: bytes.to_vec(),
+            descriptor: None,
+        }
+    }
 }
 
 struct Shared {
@@ -268,6 +278,11 @@ impl Connection {
         self.expect(id, C::NAME, line.map(|line| Outgoing { line, descriptor }))
     }
 
+    fn put(&self, outgoing: Outgoing) -> Result<(), QmpError> {
+        let ended = |_| QmpError::Broken("its writer ended".to_owned());
+        self.outgoing.send(outgoing).map_err(ended)
+    }
+
     /// Sends a command but for its end, which is left to [`fire`](Self::fire): QEMU
     /// has read the rest by then. Nothing else may be sent meanwhile.
     pub(crate) fn load<C: Command>(&self, command: &C) -> Result<Loaded, QmpError> {
@@ -276,34 +291,20 @@ impl Connection {
             id,
             line: line(command, id)?,
         };
-        let (begin, _) = loaded.halves();
-        let line = begin.to_vec();
-        let sent = self.outgoing.send(Outgoing {
-            line,
-            descriptor: None,
-        });
-        sent.map_err(|_| ended())?;
+        self.put(Outgoing::of(loaded.halves().0))?;
         Ok(loaded)
     }
 
     /// Sends the end of a command.
     pub(crate) fn fire<C: Command>(&self, loaded: &Loaded) -> Pending<'_> {
-        let (_, end) = loaded.halves();
-        let outgoing = Outgoing {
-            line: end.to_vec(),
-            descriptor: None,
-        };
-        self.expect(loaded.id, C::NAME, Ok(outgoing))
+        self.expect(loaded.id, C::NAME, Ok(Outgoing::of(loaded.halves().1)))
     }
 
     /// Takes back the beginning of a command: QEMU's parser starts afresh on this
     /// byte, and complains to nobody.
     pub(crate) fn unload(&self) {
         // Without a writer nobody reads on either.
-        let _ = self.outgoing.send(Outgoing {
-            line: vec![0xff],
-            descriptor: None,
-        });
+        let _ = self.put(Outgoing::of(&[0xff]));
     }
 
     fn expect(
@@ -325,7 +326,7 @@ impl Connection {
                 Ok(waiting) => waiting.insert(id, waiter),
                 Err(why) => return Err(why.clone()),
             };
-            self.outgoing.send(outgoing).map_err(|_| ended())
+            self.put(outgoing)
         });
         Pending {
             connection: self,
@@ -335,10 +336,6 @@ impl Connection {
             outcome: sent.map(|()| outcome),
         }
     }
-}
-
-fn ended() -> QmpError {
-    QmpError::Broken("its writer ended".to_owned())
 }
 
 fn not_served(path: &Path, error: &QmpError) -> io::Error {
