@@ -493,14 +493,16 @@ pub(crate) async fn load(machine: &LiveQemu, path: &Path) -> Result<(), Hypervis
     };
     machine.qmp.run(&incoming).await?;
     let started = Instant::now();
+    let mut heard = started;
     loop {
         let over = started.elapsed() > LOAD;
         let migration = match machine.migration().await {
             // QEMU reads 128 MiB of a file at a time without listening, however long the
             // disk takes for them.
-            Err(QmpError::Timeout { .. }) if !over => continue,
+            Err(QmpError::Timeout { .. }) if heard.elapsed() < STALL => continue,
             migration => migration?,
         };
+        heard = Instant::now();
         match migration.phase() {
             Phase::Completed if machine.status().await?.status != "inmigrate" => break,
             Phase::Failed(text) => return Err(HypervisorError::Failed(text)),
