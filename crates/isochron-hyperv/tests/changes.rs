@@ -113,8 +113,8 @@ async fn machines_and_collections() {
         };
         assert_eq!(states(2), (3, 2), "started");
         assert_eq!(states(5), (2, 2), "renamed");
-        assert_eq!(states(7), (2, 32768), "paused");
-        assert_eq!(states(8), (32768, 3), "killed");
+        assert_eq!(states(7), (2, 9), "paused");
+        assert_eq!(states(8), (9, 3), "killed");
         let previous = told[4].previous.as_ref().unwrap();
         assert_eq!(text(previous, "ElementName"), "all");
     }

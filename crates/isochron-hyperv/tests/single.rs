@@ -260,7 +260,7 @@ async fn summaries_tell_what_is_asked_for_in_its_order() {
         })
         .collect();
     assert_eq!(all.len(), 3);
-    assert_eq!(number(all[0], "EnabledState"), 32769);
+    assert_eq!(number(all[0], "EnabledState"), 6);
     assert_eq!(text(all[1], "Name"), "");
     assert_eq!(text(all[2], "Name"), id.to_string());
     assert_eq!(text(all[2], "ElementName"), "web");

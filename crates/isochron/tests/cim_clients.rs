@@ -14,8 +14,8 @@ use serde_json::Value;
 const RUNNING: u64 = 2;
 const OFF: u64 = 3;
 const SAVE: &str = "32773";
-const PAUSED: u64 = 32768;
-const SAVED: u64 = 32769;
+const PAUSED: u64 = 9;
+const SAVED: u64 = 6;
 
 fn ring(host: &Host, count: usize) -> Ring {
     let options = Options {

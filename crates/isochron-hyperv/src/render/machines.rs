@@ -11,14 +11,15 @@ use isochron_engine::{EngineError, MachineView};
 
 use super::{healthy, set_some, status};
 
-/// EnabledState of a machine (CIM_EnabledLogicalElement; 32768 and 32769 are
-/// Hyper-V's).
+/// EnabledState of a machine, as the second version of Hyper-V's namespace has it: 9
+/// (Quiesce) paused, 6 (Enabled but Offline) saved. Those of RequestStateChange are the
+/// same. The first version's were 32768 and 32769.
 pub(super) fn enabled_state(power: Power) -> u16 {
     match power {
         Power::Running => 2,
         Power::Off => 3,
-        Power::Paused => 32768,
-        Power::Saved => 32769,
+        Power::Paused => 9,
+        Power::Saved => 6,
     }
 }
 
