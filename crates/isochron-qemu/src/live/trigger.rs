@@ -130,6 +130,7 @@ mod tests {
         let whole = format!("{said}}}");
         let whole: serde_json::Value = serde_json::from_str(&whole).unwrap();
         assert_eq!(whole["execute"], "stop");
+        assert_eq!(whole.get("arguments"), None);
         assert!(trigger.fire(&qmp::cont {}, SHORT).await.is_none());
         let late = trigger.fire(&command, SHORT).await;
         assert!(matches!(late, Some(Err(QmpError::Timeout { .. }))));

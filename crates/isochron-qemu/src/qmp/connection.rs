@@ -23,6 +23,7 @@ use isochron_engine::TIMELINE;
 use qapi::{Command, ErrorClass, qmp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::io::Interest;
@@ -367,11 +368,24 @@ impl Loaded {
     }
 }
 
-/// A command's line. QEMU reads its monitor byte by byte, so that short is fast.
+#[derive(Serialize)]
+struct Execute<'a, C> {
+    execute: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<&'a C>,
+    id: u64,
+}
+
+/// A command's line. QEMU reads its monitor byte by byte, so that short is fast: of a
+/// command without arguments not even their absence is told.
 fn line<C: Command>(command: &C, id: u64) -> Result<Vec<u8>, QmpError> {
+    let said = Execute {
+        execute: C::NAME,
+        arguments: (size_of::<C>() > 0).then_some(command),
+        id,
+    };
     let mut line = Vec::with_capacity(128);
-    serde_json::to_writer(&mut line, &qapi::Execute::with_id(command, id))
-        .map_err(|error| QmpError::Broken(error.to_string()))?;
+    serde_json::to_writer(&mut line, &said).map_err(|error| QmpError::Broken(error.to_string()))?;
     line.push(b'\n');
     Ok(line)
 }
