@@ -11,7 +11,7 @@ cargo clippy $locked --workspace --all-targets -- -D warnings
 PATH="$PWD/target/tools/bin:$PATH"
 if ! command -v cargo-deny > /dev/null 2>&1; then
     echo "lint: building cargo-deny in target/tools"
-    cargo install --quiet --locked --root target/tools cargo-deny < /dev/null
+    cargo install --debug --quiet --locked --root target/tools cargo-deny < /dev/null
 fi
 cargo deny --workspace check licenses bans sources
 # The database of known vulnerabilities comes from the network. Without it there
