@@ -12,7 +12,7 @@ use isochron_engine::LiveMachine;
 use isochron_engine::model::*;
 use isochron_engine::ports::*;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const QCOW2: ImageFormat = ImageFormat::Qcow2;
 const RAW: ImageFormat = ImageFormat::Raw;
@@ -322,6 +322,12 @@ async fn memory_is_saved_behind_a_running_guest_and_loads() {
     }
 }
 
+/// What QEMU says of a save or a load.
+fn migration(observer: &std::path::Path) -> Value {
+    let migration = Monitor::open(observer).run("query-migrate", json!({}));
+    migration.unwrap()["status"].take()
+}
+
 /// QEMU reads much of a file at a time without listening; on a slow disk that takes long.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_loads_while_qemu_does_not_listen() {
@@ -352,10 +358,7 @@ async fn memory_loads_while_qemu_does_not_listen() {
     let hanging = async {
         eventually("memory is being loaded", || {
             let observer = host.observe(&vm);
-            observer.exists() && {
-                let migration = Monitor::open(&observer).run("query-migrate", json!({}));
-                migration.unwrap()["status"] == "active"
-            }
+            observer.exists() && migration(&observer) == "active"
         })
         .await;
         let pid = host.pid(&vm).unwrap();
@@ -385,8 +388,7 @@ async fn memory_flows_by_itself_when_nobody_lets_it() {
     live.save(&path, &mode).await.unwrap();
     let observer = host.observe(&vm);
     eventually("the memory is saved", || {
-        let migration = Monitor::open(&observer).run("query-migrate", json!({}));
-        migration.unwrap()["status"] == "completed"
+        migration(&observer) == "completed"
     })
     .await;
     live.finish_save(&path, &nothing).await.unwrap();

@@ -24,7 +24,7 @@ pub(crate) struct Trigger {
 enum State {
     Idle,
     Loaded(Loaded),
-    /// It has not been answered.
+    /// It has not been answered, and may yet be carried out.
     Fired,
 }
 
@@ -74,8 +74,10 @@ impl Trigger {
             }
         };
         let answer = pending.answer(limit).await;
-        if !matches!(answer, Err(QmpError::Timeout { .. })) {
-            *locked(&self.state) = State::Idle;
+        match answer {
+            // What we gave up tells nothing; a new connection to QEMU does.
+            Err(QmpError::Timeout { .. } | QmpError::Broken(_)) => (),
+            _ => *locked(&self.state) = State::Idle,
         }
         Some(answer)
     }
@@ -100,6 +102,7 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(20);
 
     /// What a real QEMU does not tell: which bytes it had when.
     #[tokio::test]
@@ -154,5 +157,20 @@ mod tests {
         settled.await.unwrap();
         // Nothing is under way, so nothing is asked.
         timeout(SHORT, trigger.settle()).await.unwrap().unwrap();
+
+        // Whether it is carried out is not known where it was us who gave the connection up.
+        trigger.load(&command).unwrap();
+        assert_ne!(qemu.read(&mut bytes).await.unwrap(), 0);
+        // Longer than any line that is read.
+        let endless = async {
+            assert_ne!(qemu.read(&mut bytes).await.unwrap(), 0);
+            while qemu.write_all(&[b'x'; 1024]).await.is_ok() {}
+        };
+        let broken = tokio::select! {
+            broken = trigger.fire(&command, LONG) => broken,
+            () = endless => None,
+        };
+        assert!(matches!(broken, Some(Err(QmpError::Broken(_)))));
+        assert!(trigger.settle().await.is_err());
     }
 }
