@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   plan       every member, disk and setting is checked; nothing is touched
-//!   prepare    journal, overlays created and opened, caches flushed, guard ready
+//!   prepare    journal, overlays created and opened, caches flushed, guard ready,
+//!              caches flushed once more
 //!   freeze     application consistency: guest file systems, members in parallel
 //!   ---- the caller may cancel up to here ----
 //!   stop       members in parallel, until each has said that it stands
@@ -31,7 +32,7 @@ use crate::engine::Inner;
 use crate::jobs::Progress;
 use crate::journal::{Journal, JournalMember, Operation, Phase};
 use crate::model::{Consistency, Job, Power, SnapshotKind};
-use crate::ports::{Guard, Guarded, HypervisorError, Overlay, SaveMode, Stamp};
+use crate::ports::{Guard, Guarded, HypervisorError, LiveMachine, Overlay, SaveMode, Stamp};
 use crate::timeline::step;
 use crate::{EngineError, ErrorKind};
 
@@ -109,6 +110,18 @@ async fn attempt(
     journal.phase = Phase::Cutting;
     written(inner, journal).await?;
     progress.checkpoint()?;
+    {
+        // All that guests have written meanwhile would be flushed while they stand.
+        let _step = step!("flush");
+        each(&plan.members, |_, member| async move {
+            match &member.live {
+                Some(live) => member.flush(live.as_ref()).await,
+                None => Ok(()),
+            }
+            .map_err(|error| member.error(error))
+        })
+        .await?;
+    }
 
     progress.step(20, "the members are being stopped");
     let outcome = stand_still(inner, plan, guard.as_deref(), &mut evidence, progress).await;
@@ -208,16 +221,18 @@ impl Member {
         if kind == SnapshotKind::Standard {
             evidence.save = Some(live.prepare_save(self.power).await?);
         }
-        {
-            let _step = step!("flush", self.machine.name);
-            live.flush().await?;
-        }
+        self.flush(live.as_ref()).await?;
         if live.power().await? != self.power {
             return Err(EngineError::state(
                 "its owner paused or resumed it while the snapshot was prepared; try again",
             ));
         }
         Ok(evidence)
+    }
+
+    async fn flush(&self, live: &dyn LiveMachine) -> Result<(), HypervisorError> {
+        let _step = step!("flush", self.machine.name);
+        live.flush().await
     }
 }
 

@@ -136,6 +136,7 @@ fn a_cut_is_on_the_timeline(trace: &Value) {
         "create overlays",
         "prepare",
         "guard",
+        "flush",
         "window",
         "disarm",
         "memory",
