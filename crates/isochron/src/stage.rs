@@ -119,6 +119,12 @@ impl Stage {
         &self.path
     }
 
+    /// The environment variable by which a process that begins here is the stage's to
+    /// end, and those that it starts.
+    pub fn mark(&self) -> (&'static str, &Path) {
+        (MARK, &self.path)
+    }
+
     /// The process of the daemon.
     pub fn daemon_id(&self) -> Option<u32> {
         self.daemon.id()

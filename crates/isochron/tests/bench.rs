@@ -193,6 +193,38 @@ fn idle_guests_and_a_dirty_page_cache_are_measured() {
     assert_eq!(files(temporary.path()), [""; 0]);
 }
 
+/// Where libvirt is installed: the project does not install it for its tests.
+#[test]
+fn a_script_through_libvirt_is_measured_or_refused() {
+    let temporary = directory();
+    let arguments = "cut --members 2 --load ring --types recovery --page-cache clean --rounds 1 \
+                     --memory 128 --libvirt";
+    let installed = Command::new("/usr/bin/python3")
+        .args(["-c", "import libvirt"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if installed {
+        let found = bench(&temporary, arguments);
+        let combinations = found["combinations"].as_array().unwrap();
+        let libvirt = combinations.iter().find(|found| found["how"] == "libvirt");
+        let libvirt = libvirt.unwrap();
+        assert_eq!((at(libvirt, "/members"), at(libvirt, "/rounds")), (2, 1));
+        assert!(at(libvirt, "/common_window_us/worst") > 0, "{libvirt}");
+        assert!(at(libvirt, "/gap_us/worst") >= at(libvirt, "/pause_us/worst"));
+    } else {
+        let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
+            .arg("bench")
+            .args(arguments.split_whitespace())
+            .env("TMPDIR", temporary.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("apt-get install"), "{said}");
+    }
+    assert_eq!(files(temporary.path()), [""; 0]);
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused_at_once() {
     let temporary = directory();
@@ -201,6 +233,8 @@ fn what_cannot_be_measured_is_refused_at_once() {
         "--load heavy",
         "--rounds 0",
         "--plot no/such/plot.svg",
+        "--libvirt --only-us",
+        "--libvirt --types standard",
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_isochron"))
             .args(["bench", "cut"])

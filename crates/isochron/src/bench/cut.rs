@@ -4,10 +4,13 @@
 //! how long each stood still and the group did not work, by QEMU's own stamps, and
 //! what the guests' users saw, from the host. Beside them, in the same run and with
 //! the same guests: the *floor*, one member alone with everything prepared, and
-//! what scripts reach. Times are never judged by themselves, only as ratios within
-//! one run; a snapshot that is no one instant fails the run.
+//! what scripts reach, on QEMU's monitors and through libvirt. Times are never judged
+//! by themselves, only as ratios within one run; a snapshot that is no one instant
+//! fails the run.
 
 mod goals;
+mod guests;
+mod libvirt;
 mod monitor;
 mod plot;
 pub mod pulse;
@@ -15,18 +18,18 @@ mod report;
 mod scripted;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use isochron_api::dto::{NewCollection, SnapshotKind};
 use isochron_lab::kit::Kit;
-use isochron_lab::ring::{Options as RingOptions, Ring};
+use isochron_lab::ring::Ring;
 
 use crate::exit::Failure;
 use crate::judge::{self, Figures};
 use crate::stage::{self, Stage};
-use pulse::{Gaps, Pulses, now_us};
+use guests::{Guests, Kind};
+use libvirt::Libvirt;
 use report::{Measured, Round};
 use scripted::{Member, Script, Way};
 
@@ -36,20 +39,11 @@ Examples:
   isochron bench cut --members 1,8 --load ring --types recovery --page-cache clean
   isochron bench cut --members 1,3,8 --plot cut.svg --json > cut.json
   isochron bench cut --members 8 --rounds 3 --trace cut-trace.json
+  isochron bench cut --members 8 --types recovery --libvirt
 
-It needs the guests that `make guest` prepares. Nothing else should run meanwhile.";
-
-/// Each quiet time is at least this long.
-const QUIET: Duration = Duration::from_millis(300);
-
-/// After so long without a write a guest is given up.
-const WRITTEN: Duration = Duration::from_secs(60);
-
-/// For so long the page cache fills before a cut that is to find it dirty.
-const DIRTYING: Duration = Duration::from_secs(2);
-
-/// What all guests together write into the host's page cache, in MB/s.
-const DIRTY_MBPS: u32 = 64;
+It needs the guests that `make guest` prepares. Nothing else should run meanwhile.
+--libvirt needs libvirt with its QEMU driver and its Python, on Debian 12 and Ubuntu
+24.04 the packages libvirt-daemon and python3-libvirt; no service of it has to run.";
 
 /// Scripts are slow and vary little.
 const SCRIPTED_ROUNDS: u32 = 5;
@@ -86,6 +80,9 @@ pub struct CutOptions {
     /// Leave out what is measured without us: floor and scripts
     #[arg(long)]
     only_us: bool,
+    /// Measure a script that uses libvirt, too (recovery)
+    #[arg(long, conflicts_with = "only_us")]
+    libvirt: bool,
     /// Draw the group's pause over the number of guests
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -161,6 +158,17 @@ pub fn run(options: &CutOptions, json: bool) -> Result<(), Failure> {
             return Err(Failure::usage(format!("there is no directory {directory}")));
         }
     }
+    if options.libvirt && !options.types.contains(&Type::Recovery) {
+        return Err(Failure::usage(
+            "--libvirt is measured for recovery snapshots: add --types recovery",
+        ));
+    }
+    if options.libvirt && !Libvirt::is_installed() {
+        return Err(Failure::usage(
+            "libvirt and its Python are not installed: apt-get install libvirt-daemon \
+             python3-libvirt",
+        ));
+    }
     let mut measured = Vec::new();
     let ended = stage::perform(measure(options, &kit, &mut measured));
     // What was measured until a failure took its time, too.
@@ -189,7 +197,12 @@ async fn measure(options: &CutOptions, kit: &Kit, measured: &mut Vec<Measured>) 
             // The floor needs one guest that is alone, whatever was asked for.
             let alone = !options.only_us && sizes.first() != Some(&1);
             for &members in alone.then_some(&1).into_iter().chain(&sizes) {
-                let bench = Bench::open(&stage, kit, options, members, load, cache).await?;
+                let kind = Kind {
+                    members,
+                    load,
+                    cache,
+                };
+                let bench = Bench::open(&stage, kit, options, kind).await?;
                 if members == 1 && !options.only_us {
                     measured.push(bench.scripted(Way::Floor, options.rounds).await?);
                 }
@@ -197,58 +210,31 @@ async fn measure(options: &CutOptions, kit: &Kit, measured: &mut Vec<Measured>) 
                     bench.all(options, measured).await?;
                 }
                 bench.close().await?;
+                if options.libvirt && sizes.contains(&members) {
+                    measured.push(under_libvirt(&stage, kit, options, kind).await?);
+                }
             }
         }
     }
     stage.close().await
 }
 
-/// Guests that run, and who watches them.
+/// Guests that are a collection of ours.
 struct Bench<'a> {
     stage: &'a Stage,
-    ring: Ring,
+    guests: Guests,
     directory: PathBuf,
-    pulses: Pulses,
     scripted: Vec<Member>,
-    members: u8,
-    load: Load,
-    cache: PageCache,
 }
 
 impl<'a> Bench<'a> {
-    async fn open(
-        stage: &'a Stage,
-        kit: &Kit,
-        options: &CutOptions,
-        members: u8,
-        load: Load,
-        cache: PageCache,
-    ) -> Result<Self> {
+    async fn open(stage: &'a Stage, kit: &Kit, options: &CutOptions, kind: Kind) -> Result<Self> {
+        let (load, cache) = (kind.load.name(), kind.cache.name());
         eprintln!(
-            "bench: starting {members} guests ({}, page cache {})",
-            load.name(),
-            cache.name()
+            "bench: starting {} guests ({load}, page cache {cache})",
+            kind.members
         );
-        let dirty = cache == PageCache::Dirty;
-        let ring = stage
-            .ring_of(
-                kit,
-                RingOptions {
-                    name: "cut".to_owned(),
-                    count: members.into(),
-                    memory_mib: options.memory,
-                    cache: if dirty { "writeback" } else { "none" }.to_owned(),
-                    dirty_mbps: match dirty {
-                        true => (DIRTY_MBPS / u32::from(members)).clamp(1, 16),
-                        false => 0,
-                    },
-                    sync: !dirty,
-                    idle: load == Load::Idle,
-                    pulse: true,
-                    ..RingOptions::default()
-                },
-            )
-            .await?;
+        let ring = stage.ring_of(kit, kind.ring(options.memory)).await?;
         let mut scripted = Vec::new();
         for member in &ring.members {
             let name = member.definition.name.clone();
@@ -257,7 +243,7 @@ impl<'a> Bench<'a> {
             scripted.push(Member {
                 name,
                 socket,
-                direct: !dirty,
+                direct: kind.cache == PageCache::Clean,
             });
         }
         let new = NewCollection {
@@ -267,18 +253,12 @@ impl<'a> Bench<'a> {
             members: scripted.iter().map(|member| member.name.clone()).collect(),
         };
         stage.client.create_collection(&new).await?;
-        let bench = Self {
+        Ok(Self {
             directory: stage.path().join("cut"),
-            pulses: Pulses::listen(&ring.pulses())?,
+            guests: Guests::watch(ring, kind).await?,
             stage,
-            ring,
             scripted,
-            members,
-            load,
-            cache,
-        };
-        bench.written_since(0).await?;
-        Ok(bench)
+        })
     }
 
     /// Everything that was asked for of these guests.
@@ -288,13 +268,14 @@ impl<'a> Bench<'a> {
             // The first is not counted: whatever is done once is done in it.
             for number in 0..=options.rounds {
                 let round = self.cut(kind).await.with_context(|| {
-                    format!("{} guests, {}, round {number}", self.members, kind.name())
+                    let members = self.guests.kind.members;
+                    format!("{members} guests, {}, round {number}", kind.name())
                 })?;
                 if number > 0 {
                     rounds.push(round);
                 }
             }
-            measured.push(self.measured("isochron", kind.name(), rounds));
+            measured.push(self.guests.kind.measured("isochron", kind.name(), rounds));
             if options.only_us {
                 continue;
             }
@@ -310,39 +291,22 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn measured(&self, how: &'static str, kind: &'static str, rounds: Vec<Round>) -> Measured {
-        eprintln!(
-            "bench: {} guests, {}, page cache {}, {kind}, {how}: {} rounds",
-            self.members,
-            self.load.name(),
-            self.cache.name(),
-            rounds.len()
-        );
-        Measured {
-            members: self.members,
-            load: self.load.name(),
-            page_cache: self.cache.name(),
-            kind,
-            how,
-            rounds,
-        }
-    }
-
     async fn cut(&self, kind: Type) -> Result<Round> {
         let kind = match kind {
             Type::Recovery => SnapshotKind::Recovery,
             Type::Standard => SnapshotKind::Standard,
         };
+        let members = self.guests.kind.members;
         let mut snapshot = None;
         let round = self
+            .guests
             .watched(async {
                 let taken = self.stage.take_snapshot("cut", kind).await?;
                 let stands = judge::stands_of(std::slice::from_ref(&taken))?;
                 ensure!(
-                    stands.len() == usize::from(self.members),
-                    "the cut report names {} of {} members",
+                    stands.len() == usize::from(members),
+                    "the cut report names {} of {members} members",
                     stands.len(),
-                    self.members
                 );
                 snapshot = Some(taken);
                 Figures::of(&stands).context("no member ran")
@@ -355,6 +319,7 @@ impl<'a> Bench<'a> {
     }
 
     async fn scripted(&self, way: Way, rounds: u32) -> Result<Measured> {
+        let members = self.guests.kind.members;
         let mut all = Vec::new();
         for number in 0..=rounds {
             // It blocks this thread, which has nothing else to do.
@@ -362,12 +327,13 @@ impl<'a> Bench<'a> {
             let script = tokio::task::block_in_place(prepare)?;
             let mut done = None;
             let round = self
+                .guests
                 .watched(async {
                     let performed = tokio::task::block_in_place(|| script.perform())?;
                     Figures::of(&done.insert(performed).stands).context("no member ran")
                 })
                 .await
-                .with_context(|| format!("{} guests, {}", self.members, way.name()))?;
+                .with_context(|| format!("{members} guests, {}", way.name()))?;
             if let Some(done) = done {
                 tokio::task::block_in_place(|| done.undo())?;
             }
@@ -379,58 +345,15 @@ impl<'a> Bench<'a> {
             Way::StoppedSave => "standard",
             _ => "recovery",
         };
-        Ok(self.measured(way.name(), kind, all))
-    }
-
-    /// Does something while the guests' writes are watched, after a quiet time in
-    /// which they were watched too.
-    async fn watched(&self, work: impl Future<Output = Result<Figures>>) -> Result<Round> {
-        let quiet = match self.cache {
-            PageCache::Clean => QUIET,
-            PageCache::Dirty => DIRTYING,
-        };
-        self.pulses.clear();
-        let before = now_us();
-        tokio::time::sleep(quiet).await;
-        self.written_since(before).await?;
-        let (from, began) = (now_us(), Instant::now());
-        let usual = self.pulses.gaps(before, from);
-        let figures = work.await?;
-        let create = began.elapsed();
-        let to = now_us();
-        self.written_since(to).await?;
-        let gaps = self.pulses.gaps(from, to);
-        let (usual, gaps) = usual.zip(gaps).context("a guest wrote nothing")?;
-        let Gaps { longest_us, .. } = gaps;
-        Ok(Round {
-            figures,
-            create,
-            gap_us: longest_us,
-            usual_us: usual.median_us,
-            usual_longest_us: usual.longest_us,
-        })
-    }
-
-    /// Waits until every member has written again.
-    async fn written_since(&self, since_us: u64) -> Result<()> {
-        let began = Instant::now();
-        while !self.pulses.all_since(since_us) {
-            ensure!(
-                began.elapsed() < WRITTEN,
-                "a guest does not tell of its writes any more; if none ever did, their image is \
-                 old: make guest"
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
+        Ok(self.guests.kind.measured(way.name(), kind, all))
     }
 
     /// Ends the guests and clears away what they were on.
     async fn close(self) -> Result<()> {
-        drop(self.pulses);
+        let ring = self.guests.end();
         let client = &self.stage.client;
         client.destroy_collection("cut").await?;
-        for member in &self.ring.members {
+        for member in &ring.members {
             let name = &member.definition.name;
             client.kill_machine(name).await?;
             client.undefine_machine(name).await?;
@@ -438,4 +361,34 @@ impl<'a> Bench<'a> {
         std::fs::remove_dir_all(&self.directory)?;
         Ok(())
     }
+}
+
+/// Such guests once more, run and snapshotted by libvirt.
+async fn under_libvirt(
+    stage: &Stage,
+    kit: &Kit,
+    options: &CutOptions,
+    kind: Kind,
+) -> Result<Measured> {
+    eprintln!("bench: starting {} guests under libvirt", kind.members);
+    let directory = stage.path().join("cut");
+    std::fs::create_dir(&directory)?;
+    let ring = Ring::create(kit, &directory, &kind.ring(options.memory))?;
+    let mut libvirt = Libvirt::start(stage, &ring, &directory).await?;
+    stage::progress(&ring, 2).await?;
+    let guests = Guests::watch(ring, kind).await?;
+    let mut rounds = Vec::new();
+    for number in 0..=options.rounds.min(SCRIPTED_ROUNDS) {
+        libvirt.prepare().await?;
+        let cut = async { Figures::of(&libvirt.cut().await?).context("no member ran") };
+        let round = guests.watched(cut).await?;
+        libvirt.undo().await?;
+        if number > 0 {
+            rounds.push(round);
+        }
+    }
+    drop(guests);
+    libvirt.end().await?;
+    std::fs::remove_dir_all(&directory)?;
+    Ok(kind.measured("libvirt", "recovery", rounds))
 }

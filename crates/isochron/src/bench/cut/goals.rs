@@ -81,9 +81,9 @@ pub fn of(measured: &[Measured], processors: usize, memory_mib: u32) -> Vec<Goal
             0.2,
         );
         add(
-            "8 guests, recovery, to threads",
+            "8 guests, recovery, to the best that libvirt's scripts reach",
             recovery(8),
-            group("threads", "recovery", 8),
+            group("libvirt", "recovery", 8),
             0.2,
         );
         add("32 guests to 8, recovery", recovery(32), recovery(8), 4.0);

@@ -79,10 +79,20 @@ impl Monitor {
     /// Lets it run; returns for how long it stood.
     pub fn cont(&mut self) -> Result<Stand> {
         self.run("cont", json!({}))?;
-        Ok(Stand {
+        Ok(self.last())
+    }
+
+    /// For how long it stood last, whoever stopped it and let it run.
+    pub fn stand(&mut self) -> Result<Stand> {
+        self.run("query-status", json!({}))?;
+        Ok(self.last())
+    }
+
+    fn last(&self) -> Stand {
+        Stand {
             stopped_us: self.stopped_us,
             resumed_us: self.resumed_us,
-        })
+        }
     }
 
     /// The node that the machine's first disk sits on, and its file.
