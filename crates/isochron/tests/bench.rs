@@ -199,10 +199,15 @@ fn a_script_through_libvirt_is_measured_or_refused() {
     let temporary = directory();
     let arguments = "cut --members 2 --load ring --types recovery --page-cache clean --rounds 1 \
                      --memory 128 --libvirt";
-    let installed = Command::new("/usr/bin/python3")
+    let python = Command::new("/usr/bin/python3")
         .args(["-c", "import libvirt"])
         .output()
         .is_ok_and(|output| output.status.success());
+    let driver = ["lib/x86_64-linux-gnu", "lib", "lib64"].iter().any(|lib| {
+        let file = format!("/usr/{lib}/libvirt/connection-driver/libvirt_driver_qemu.so");
+        Path::new(&file).exists()
+    });
+    let installed = python && driver;
     if installed {
         let found = bench(&temporary, arguments);
         let combinations = found["combinations"].as_array().unwrap();

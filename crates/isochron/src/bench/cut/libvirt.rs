@@ -24,6 +24,12 @@ const SCRIPT: &str = include_str!("script.py");
 /// The system's own: that is the one which has the system's libvirt.
 const PYTHON: &str = "/usr/bin/python3";
 
+/// Ends well where its Python is, and the driver that runs QEMU: two packages.
+const INSTALLED: &str = "\
+import glob, libvirt
+assert glob.glob('/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so') \\
+    or glob.glob('/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so')";
+
 /// Guests that libvirt runs, until this is dropped or the stage is.
 pub struct Libvirt {
     script: Child,
@@ -48,10 +54,10 @@ struct Guest<'a> {
 }
 
 impl Libvirt {
-    /// Whether its Python is installed.
+    /// Whether it is installed.
     pub fn is_installed() -> bool {
         let tried = std::process::Command::new(PYTHON)
-            .args(["-c", "import libvirt"])
+            .args(["-c", INSTALLED])
             .stdin(Stdio::null())
             .output();
         tried.is_ok_and(|output| output.status.success())
