@@ -28,7 +28,7 @@ use isochron_lab::ring::Ring;
 use crate::exit::Failure;
 use crate::judge::{self, Figures};
 use crate::stage::{self, Stage};
-use guests::{Guests, Kind};
+use guests::{Guests, Scenario};
 use libvirt::Libvirt;
 use report::{Measured, Round};
 use scripted::{Member, Script, Way};
@@ -165,8 +165,8 @@ pub fn run(options: &CutOptions, json: bool) -> Result<(), Failure> {
     }
     if options.libvirt && !Libvirt::is_installed() {
         return Err(Failure::usage(
-            "libvirt and its Python are not installed: apt-get install libvirt-daemon \
-             python3-libvirt",
+            "libvirt's QEMU driver or its Python is not installed: apt-get install \
+             libvirt-daemon python3-libvirt",
         ));
     }
     let mut measured = Vec::new();
@@ -197,12 +197,12 @@ async fn measure(options: &CutOptions, kit: &Kit, measured: &mut Vec<Measured>) 
             // The floor needs one guest that is alone, whatever was asked for.
             let alone = !options.only_us && sizes.first() != Some(&1);
             for &members in alone.then_some(&1).into_iter().chain(&sizes) {
-                let kind = Kind {
+                let scenario = Scenario {
                     members,
                     load,
                     cache,
                 };
-                let bench = Bench::open(&stage, kit, options, kind).await?;
+                let bench = Bench::open(&stage, kit, options, scenario).await?;
                 if members == 1 && !options.only_us {
                     measured.push(bench.scripted(Way::Floor, options.rounds).await?);
                 }
@@ -211,7 +211,7 @@ async fn measure(options: &CutOptions, kit: &Kit, measured: &mut Vec<Measured>) 
                 }
                 bench.close().await?;
                 if options.libvirt && sizes.contains(&members) {
-                    measured.push(under_libvirt(&stage, kit, options, kind).await?);
+                    measured.push(under_libvirt(&stage, kit, options, scenario).await?);
                 }
             }
         }
@@ -228,13 +228,18 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    async fn open(stage: &'a Stage, kit: &Kit, options: &CutOptions, kind: Kind) -> Result<Self> {
-        let (load, cache) = (kind.load.name(), kind.cache.name());
+    async fn open(
+        stage: &'a Stage,
+        kit: &Kit,
+        options: &CutOptions,
+        scenario: Scenario,
+    ) -> Result<Self> {
+        let (load, cache) = (scenario.load.name(), scenario.cache.name());
         eprintln!(
             "bench: starting {} guests ({load}, page cache {cache})",
-            kind.members
+            scenario.members
         );
-        let ring = stage.ring_of(kit, kind.ring(options.memory)).await?;
+        let ring = stage.ring_of(kit, scenario.ring(options.memory)).await?;
         let mut scripted = Vec::new();
         for member in &ring.members {
             let name = member.definition.name.clone();
@@ -243,7 +248,7 @@ impl<'a> Bench<'a> {
             scripted.push(Member {
                 name,
                 socket,
-                direct: kind.cache == PageCache::Clean,
+                direct: scenario.cache == PageCache::Clean,
             });
         }
         let new = NewCollection {
@@ -255,7 +260,7 @@ impl<'a> Bench<'a> {
         stage.client.create_collection(&new).await?;
         Ok(Self {
             directory: stage.path().join("cut"),
-            guests: Guests::watch(ring, kind).await?,
+            guests: Guests::watch(ring, scenario).await?,
             stage,
             scripted,
         })
@@ -268,14 +273,18 @@ impl<'a> Bench<'a> {
             // The first is not counted: whatever is done once is done in it.
             for number in 0..=options.rounds {
                 let round = self.cut(kind).await.with_context(|| {
-                    let members = self.guests.kind.members;
+                    let members = self.guests.scenario.members;
                     format!("{members} guests, {}, round {number}", kind.name())
                 })?;
                 if number > 0 {
                     rounds.push(round);
                 }
             }
-            measured.push(self.guests.kind.measured("isochron", kind.name(), rounds));
+            measured.push(
+                self.guests
+                    .scenario
+                    .measured("isochron", kind.name(), rounds),
+            );
             if options.only_us {
                 continue;
             }
@@ -296,7 +305,7 @@ impl<'a> Bench<'a> {
             Type::Recovery => SnapshotKind::Recovery,
             Type::Standard => SnapshotKind::Standard,
         };
-        let members = self.guests.kind.members;
+        let members = self.guests.scenario.members;
         let mut snapshot = None;
         let round = self
             .guests
@@ -319,7 +328,7 @@ impl<'a> Bench<'a> {
     }
 
     async fn scripted(&self, way: Way, rounds: u32) -> Result<Measured> {
-        let members = self.guests.kind.members;
+        let members = self.guests.scenario.members;
         let mut all = Vec::new();
         for number in 0..=rounds {
             // It blocks this thread, which has nothing else to do.
@@ -345,7 +354,7 @@ impl<'a> Bench<'a> {
             Way::StoppedSave => "standard",
             _ => "recovery",
         };
-        Ok(self.guests.kind.measured(way.name(), kind, all))
+        Ok(self.guests.scenario.measured(way.name(), kind, all))
     }
 
     /// Ends the guests and clears away what they were on.
@@ -368,15 +377,15 @@ async fn under_libvirt(
     stage: &Stage,
     kit: &Kit,
     options: &CutOptions,
-    kind: Kind,
+    scenario: Scenario,
 ) -> Result<Measured> {
-    eprintln!("bench: starting {} guests under libvirt", kind.members);
+    eprintln!("bench: starting {} guests under libvirt", scenario.members);
     let directory = stage.path().join("cut");
     std::fs::create_dir(&directory)?;
-    let ring = Ring::create(kit, &directory, &kind.ring(options.memory))?;
+    let ring = Ring::create(kit, &directory, &scenario.ring(options.memory))?;
     let mut libvirt = Libvirt::start(stage, &ring, &directory).await?;
     stage::progress(&ring, 2).await?;
-    let guests = Guests::watch(ring, kind).await?;
+    let guests = Guests::watch(ring, scenario).await?;
     let mut rounds = Vec::new();
     for number in 0..=options.rounds.min(SCRIPTED_ROUNDS) {
         libvirt.prepare().await?;
@@ -390,5 +399,5 @@ async fn under_libvirt(
     drop(guests);
     libvirt.end().await?;
     std::fs::remove_dir_all(&directory)?;
-    Ok(kind.measured("libvirt", "recovery", rounds))
+    Ok(scenario.measured("libvirt", "recovery", rounds))
 }

@@ -24,13 +24,13 @@ const DIRTY_MBPS: u32 = 64;
 
 /// What guests there are, and what they do.
 #[derive(Clone, Copy)]
-pub struct Kind {
+pub struct Scenario {
     pub members: u8,
     pub load: Load,
     pub cache: PageCache,
 }
 
-impl Kind {
+impl Scenario {
     /// The ring of them.
     pub fn ring(self, memory_mib: u32) -> RingOptions {
         let dirty = self.cache == PageCache::Dirty;
@@ -72,18 +72,18 @@ impl Kind {
 
 /// Guests that run, and who watches their writes.
 pub struct Guests {
-    pub kind: Kind,
+    pub scenario: Scenario,
     ring: Ring,
     pulses: Pulses,
 }
 
 impl Guests {
     /// Returns when each has written.
-    pub async fn watch(ring: Ring, kind: Kind) -> Result<Self> {
+    pub async fn watch(ring: Ring, scenario: Scenario) -> Result<Self> {
         let guests = Self {
             pulses: Pulses::listen(&ring.pulses())?,
             ring,
-            kind,
+            scenario,
         };
         guests.written_since(0).await?;
         Ok(guests)
@@ -92,7 +92,7 @@ impl Guests {
     /// Does something while the guests' writes are watched, after a quiet time in
     /// which they were watched too.
     pub async fn watched(&self, work: impl Future<Output = Result<Figures>>) -> Result<Round> {
-        let quiet = match self.kind.cache {
+        let quiet = match self.scenario.cache {
             PageCache::Clean => QUIET,
             PageCache::Dirty => DIRTYING,
         };
