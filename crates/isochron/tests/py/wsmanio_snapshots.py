@@ -8,6 +8,7 @@ Prints the snapshot's CollectionID.
 
 import asyncio
 import json
+import os
 import sys
 
 from wsmanio import CimClient
@@ -62,3 +63,7 @@ async def main():
 
 
 asyncio.run(main())
+# pyreqwest's thread that told of the last answer may still wait for the interpreter's
+# lock. If the interpreter ends first, Python 3.12 unwinds that thread and aborts.
+sys.stdout.flush()
+os._exit(0)
